@@ -1,0 +1,1 @@
+"""A read-only vhost-user-fs server that works on a QEMU whose memory is private."""
