@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.suites.compare import Difference, Run, differences, parse, summary
+from tests.suites.crashes import REASONS, judge, reasons
 from tests.suites.run import parse_arguments
 from tests.suites.table import SUITES
 
@@ -147,3 +149,50 @@ def test_an_unknown_suite_is_refused_with_the_known_ones(capsys: pytest.CaptureF
 def test_whatever_is_left_out_has_a_reason() -> None:
     assert all(reason.strip() for suite in SUITES.values() for _, reason in suite.deselect)
     assert all(suite.tests and suite.version for suite in SUITES.values())
+
+
+JUNIT = """<?xml version="1.0" encoding="utf-8"?>
+<testsuites><testsuite name="pytest">
+{}
+</testsuite></testsuites>"""
+
+MESSAGES = {
+    "test_kernel_panic": "the guest kernel panicked: sysrq triggered crash",
+    "test_power_off": "the guest powered itself off",
+    "test_kill_every_process": "the test process was killed by SIGKILL",
+    "test_exit_at_once": "the test process exited with status 0 before the test was over",
+    "test_segmentation_fault": "the test process was killed by SIGSEGV",
+    "test_fork_bomb": "the test was not over after 20 s",
+    "test_memory_exhaustion": "the test process was killed by SIGKILL because the guest ran out of memory",
+    "test_hang": "the test was not over after 5 s",
+    "test_all_is_well": "",
+}
+
+
+def junit(messages: dict[str, str]) -> str:
+    """A document in which every test with a message failed with it."""
+    failure = '<testcase name="{}"><failure message="{}">text</failure></testcase>'
+    cases = [failure.format(*row) if row[1] else f'<testcase name="{row[0]}" />' for row in messages.items()]
+    return JUNIT.format("\n".join(cases))
+
+
+def test_crashes_that_name_their_cause_are_as_expected() -> None:
+    assert judge(reasons(junit(MESSAGES))) == []
+
+
+@pytest.mark.parametrize("name", [name for name, pattern in REASONS.items() if pattern])
+def test_a_crash_that_passes_or_names_another_cause_is_not_as_expected(name: str) -> None:
+    assert [line.split()[0] for line in judge(reasons(junit({**MESSAGES, name: ""})))] == [name]
+    assert [line.split()[0] for line in judge(reasons(junit({**MESSAGES, name: "boom"})))] == [name]
+
+
+def test_a_test_that_is_absent_unknown_or_wrongly_failed_is_not_as_expected() -> None:
+    assert len(judge({})) == len(REASONS)
+    assert judge(reasons(junit({**MESSAGES, "test_new": "boom"}))) == ["test_new is not expected at all"]
+    wrong = judge(reasons(junit({**MESSAGES, "test_all_is_well": "boom"})))
+    assert wrong == ["test_all_is_well should pass, but: boom\ntext"]
+
+
+def test_the_table_names_exactly_the_examples() -> None:
+    text = (Path(__file__).parents[2] / "examples" / "test_crashes.py").read_text()
+    assert re.findall(r"^def (test_\w+)", text, re.MULTILINE) == list(REASONS)
