@@ -1,0 +1,76 @@
+"""Directory listings whose cookies stay valid while the directory changes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ["DirectoryEntry", "Listing", "Listings", "scan"]
+
+
+class DirectoryEntry(NamedTuple):
+    """A name, its inode number and its DT_* type (0: unknown)."""
+
+    name: bytes
+    ino: int
+    type: int
+
+
+class Listing:
+    """Entries by position; the cookie of the one after ``entries[n]`` is ``n + 1``. None: vanished."""
+
+    def __init__(self) -> None:
+        self.entries: list[DirectoryEntry | None] = []
+
+    def refresh(self, found: Iterable[DirectoryEntry]) -> None:
+        """Make it hold what was ``found``: known names stay in place, new ones are appended, sorted."""
+        fresh = {entry.name: entry for entry in found}
+        self.entries = [fresh.pop(entry.name, None) if entry else None for entry in self.entries]
+        self.entries += sorted(fresh.values())
+
+
+class Listings:
+    """Listings by node id; the least recently used is dropped first."""
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[int, Listing] = OrderedDict()
+
+    def get(self, nodeid: int) -> tuple[Listing, bool]:
+        """The node's listing and whether it is a new, empty one."""
+        if nodeid in self._kept:
+            self._kept.move_to_end(nodeid)
+            return self._kept[nodeid], False
+        listing = self._kept[nodeid] = Listing()
+        if len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+        return listing, True
+
+    def drop(self, nodeid: int) -> None:
+        """Forget the node's listing."""
+        self._kept.pop(nodeid, None)
+
+
+def scan(host: bytes) -> tuple[os.stat_result, list[tuple[bytes, int, int]]]:
+    """The directory's fstat(2), taken first, and the name, host inode number and DT_* type of each entry.
+
+    Raises OSError; a symbolic link is not followed.
+    """
+    fd = os.open(host, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        st = os.fstat(fd)
+        with os.scandir(fd) as found:
+            return st, [(os.fsencode(entry.name), entry.inode(), _type(entry)) for entry in found]
+    finally:
+        os.close(fd)
+
+
+def _type(entry: os.DirEntry[str]) -> int:
+    if entry.is_symlink():
+        return stat.S_IFLNK >> 12
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR >> 12
+    return stat.S_IFREG >> 12 if entry.is_file(follow_symlinks=False) else 0

@@ -1,0 +1,170 @@
+"""Guest memory of a QEMU process, read and written from outside.
+
+The guest's memory is private to QEMU (copy-on-write), so it cannot be mapped
+here; process_vm_readv(2) and process_vm_writev(2) reach it at the addresses
+that QEMU announces in the vhost-user memory table.
+
+Every address passes :meth:`Memory.translate` or :meth:`Memory.check`, in Python
+integers that cannot overflow, before it gets near a system call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+from pytest_smol.errors import ProtocolError
+
+__all__ = ["Memory", "ProcessMemory", "Region", "Segment"]
+
+Segment = tuple[int, int]
+"""An address in QEMU's address space and a length in bytes."""
+
+IOV_MAX = 1024  # the kernel's UIO_MAXIOV: segments in one system call
+
+
+class Region(NamedTuple):
+    """A row of the memory table: guest-physical address, size in bytes, address within QEMU."""
+
+    guest_phys_addr: int
+    memory_size: int
+    userspace_addr: int
+
+
+class Memory(ABC):
+    """The memory table and its checks; how bytes move is the subclass's."""
+
+    def __init__(self) -> None:
+        self.regions: tuple[Region, ...] = ()
+
+    def set_table(self, regions: Sequence[Region]) -> None:
+        """Take over a new table. Raises ProtocolError for a region that is empty or wraps around."""
+        for region in regions:
+            ends = (region.guest_phys_addr + region.memory_size, region.userspace_addr + region.memory_size)
+            if region.memory_size <= 0 or max(ends) > 1 << 64:
+                raise ProtocolError(f"QEMU announced an impossible memory region {region}")
+        self.regions = tuple(regions)
+
+    def translate(self, guest: int, length: int) -> int:
+        """QEMU's address of ``length`` bytes at guest-physical address ``guest``.
+
+        Raises ProtocolError unless they lie wholly within one region.
+        """
+        for start, size, address in self.regions:
+            offset = guest - start
+            if offset >= 0 and offset + length <= size:
+                return address + offset
+        raise ProtocolError(f"the guest named memory it does not have: {length} bytes at {guest:#x}")
+
+    def check(self, address: int, length: int) -> int:
+        """``address`` itself when ``length`` bytes there lie within one region; else ProtocolError."""
+        for _, size, start in self.regions:
+            if start <= address and address + length <= start + size:
+                return address
+        raise ProtocolError(f"QEMU named a ring outside of guest memory: {length} bytes at {address:#x}")
+
+    @abstractmethod
+    def read(self, segments: Sequence[Segment]) -> bytes:
+        """The bytes of all segments, joined, read in their order."""
+
+    @abstractmethod
+    def write(self, segments: Sequence[Segment], data: bytes) -> None:
+        """Fill the segments in their order with ``data``, whose length is theirs together."""
+
+
+Transfer = Callable[[int, int, int, int, int, int], int]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PAIRS = [struct.Struct(f"={2 * n}Q") for n in range(9)]
+
+
+def _transfer(name: str) -> Transfer:
+    function = getattr(_libc, name)
+    # pid, local_iov, liovcnt, remote_iov, riovcnt, flags
+    function.argtypes = [ctypes.c_int, *[ctypes.c_void_p, ctypes.c_ulong] * 2, ctypes.c_ulong]
+    function.restype = ctypes.c_ssize_t
+    return cast(Transfer, function)
+
+
+_readv = _transfer("process_vm_readv")
+_writev = _transfer("process_vm_writev")
+
+
+class ProcessMemory(Memory):
+    """Memory of the process ``pid``, which must be a child of this one and not yet reaped.
+
+    Raises ProcessLookupError once that process is gone, and ProtocolError for
+    memory that is announced but not there. For one thread at a time.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.pid = pid
+        self._buffer = bytearray(64 << 10)
+        self._iov = bytearray(16 * (IOV_MAX + 1))  # struct iovec: the local one, then the remote ones
+        self._iov_address = ctypes.addressof(ctypes.c_char.from_buffer(self._iov))
+        self._pin()
+        # One c_char_p, re-pointed for every write, and its own bytes seen as a number.
+        self._source = ctypes.c_char_p()
+        self._source_address = ctypes.c_void_p.from_buffer(self._source)
+
+    def _pin(self) -> None:
+        self._buffer_address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+
+    def read(self, segments: Sequence[Segment]) -> bytes:
+        total = sum([length for _, length in segments])
+        if total > len(self._buffer):
+            self._buffer = bytearray(total)
+            self._pin()
+        self._move(_readv, self._buffer_address, segments, total)
+        return bytes(memoryview(self._buffer)[:total])
+
+    def write(self, segments: Sequence[Segment], data: bytes) -> None:
+        self._source.value = data
+        self._move(_writev, self._source_address.value or 0, segments, len(data))
+
+    def _move(self, call: Transfer, local: int, segments: Sequence[Segment], total: int) -> None:
+        count = len(segments)
+        done = self._call(call, local, total, segments) if count <= IOV_MAX else 0
+        while done < total:  # rare: more segments than one call takes, or a page that had to be waited for
+            rest = _after(segments, done)[:IOV_MAX]
+            size = sum(length for _, length in rest)
+            done += self._call(call, local + done, size, rest)
+
+    def _call(self, call: Transfer, local: int, size: int, segments: Sequence[Segment]) -> int:
+        count = len(segments)
+        flat = [local, size]
+        for segment in segments:
+            flat += segment
+        pairs = _PAIRS[count + 1] if count < 8 else struct.Struct(f"={len(flat)}Q")
+        pairs.pack_into(self._iov, 0, *flat)
+        moved = call(self.pid, self._iov_address, 1, self._iov_address + 16, count, 0)
+        if moved <= 0 < size:
+            self._refuse(ctypes.get_errno() if moved < 0 else errno.EFAULT)
+        return moved
+
+    def _refuse(self, number: int) -> None:
+        if number == errno.ESRCH:
+            raise ProcessLookupError(number, "QEMU is gone")
+        raise ProtocolError(
+            f"guest memory cannot be reached: {os.strerror(number)}",
+            remedy="allow this user to trace its own children (kernel.yama.ptrace_scope below 2)"
+            if number == errno.EPERM
+            else "",
+        )
+
+
+def _after(segments: Sequence[Segment], done: int) -> list[Segment]:
+    """What is left of ``segments`` when their first ``done`` bytes are moved."""
+    rest: list[Segment] = []
+    for address, length in segments:
+        skip = min(done, length)
+        done -= skip
+        if skip < length:
+            rest.append((address + skip, length - skip))
+    return rest

@@ -1,0 +1,52 @@
+"""The file server's part of a snapshot: all that a later server needs to go on where one stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_smol.virtiofs.nodes import FrozenNodes
+from pytest_smol.virtiofs.observe import Observation
+
+__all__ = ["TreeState"]
+
+
+@dataclass(frozen=True)
+class TreeState:
+    """An immutable value that any number of trees may continue from at the same time.
+
+    ``devices`` are st_dev numbers in the order in which they were met, ``flags``
+    the INIT flags that were agreed on, ``composed_misses`` the guest paths that
+    were looked up in vain in directories of the view.
+    """
+
+    nodes: FrozenNodes = field(default_factory=FrozenNodes)
+    devices: tuple[int, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    composed_misses: frozenset[str] = frozenset()
+    flags: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {
+            **self.nodes.to_json(),
+            "devices": list(self.devices),
+            "observations": [list(row) for row in self.observations],
+            "composed_misses": sorted(self.composed_misses),
+            "flags": self.flags,
+        }
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> TreeState:
+        """The inverse of :meth:`to_json`. Raises ValueError for anything else."""
+        try:
+            return cls(
+                FrozenNodes.from_json(table),
+                tuple(int(device) for device in table["devices"]),
+                tuple(Observation.from_json(row) for row in table["observations"]),
+                frozenset(str(path) for path in table["composed_misses"]),
+                int(table["flags"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the state of a tree: {error!r}") from error
