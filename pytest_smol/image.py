@@ -25,7 +25,8 @@ from pytest_smol.virtiofs.view import Content, Directory, Entry, Link, View
 
 __all__ = ["Interpreter", "base_view", "project_view"]
 
-RECIPE = Path(__file__).parent / "images" / "host.json"
+PACKAGE = Path(__file__).parent
+RECIPE = PACKAGE / "images" / "host.json"
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,21 @@ def _base_variables() -> dict[str, str]:
 
 
 def base_view(
-    guest_dir: Path, package_dir: Path, user: User, interpreter: Interpreter, recipe: Path = RECIPE
+    guest_dir: Path = PACKAGE / "guest",
+    package_dir: Path = PACKAGE,
+    user: User | None = None,
+    interpreter: Interpreter | None = None,
 ) -> View:
     """What a guest sees before it knows its project.
 
     That is the host's system directories, ``interpreter``, the guest's runner
     (``guest_dir``), pytest-smol itself (``package_dir``), an ``/etc`` of
-    little more than names, and an empty home directory.
+    little more than names, and an empty home directory. ``user`` and
+    ``interpreter`` are those of this process where none are given.
     """
-    table = json.loads(recipe.read_text("utf-8"))
+    user = user or User.current()
+    interpreter = interpreter or Interpreter.current()
+    table = json.loads(RECIPE.read_text("utf-8"))
     entries = _composed(table, user)
     for place in filter(os.path.exists, table["system"]):
         add(entries, reach(place))
