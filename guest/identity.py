@@ -1,0 +1,86 @@
+"""What makes one fork differ from its siblings, and what a process may do: run before any test code."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import random
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+# linux/random.h: _IOW('R', 0x03, int[2]) and _IO('R', 0x07).
+RNDADDENTROPY = 0x40085203
+RNDRESEEDCRNG = 0x5207
+
+# linux/prctl.h and linux/mount.h
+PR_SET_DUMPABLE = 4
+MS_BIND = 4096
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_distinct(fresh: dict[str, Any]) -> None:
+    """Give this fork its own entropy, clock and names. Raises OSError: no test may run then."""
+    _reseed_kernel(bytes.fromhex(fresh["entropy"]))
+    time.clock_settime_ns(time.CLOCK_REALTIME, int(fresh["time_ns"]))
+    socket.sethostname(fresh["hostname"])
+    _write("/etc/machine-id", fresh["machine_id"] + "\n")
+    _set_boot_id(fresh["boot_id"])
+    _reseed_userspace()
+
+
+def _reseed_kernel(entropy: bytes) -> None:
+    with open("/dev/urandom", "wb", buffering=0) as device:
+        pool = struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy
+        fcntl.ioctl(device, RNDADDENTROPY, pool)
+        fcntl.ioctl(device, RNDRESEEDCRNG)
+
+
+def _reseed_userspace() -> None:
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _set_boot_id(boot_id: str) -> None:
+    """The kernel's own boot_id cannot be written, so another file is mounted over it."""
+    _write("/run/boot_id", boot_id + "\n")
+    if _libc.mount(b"/run/boot_id", _BOOT_ID.encode(), None, MS_BIND, None) != 0:
+        raise OSError(ctypes.get_errno(), "the boot id could not be replaced")
+
+
+def drop_caches() -> None:
+    """Forget cached directory entries: the host has added to what is visible."""
+    _write("/proc/sys/vm/drop_caches", "2\n")
+
+
+def set_user(uid: int, gid: int, groups: list[int]) -> None:
+    """Become ``uid``, keeping root only as the saved id, which :func:`as_root` comes back to."""
+    os.setgroups(groups)
+    os.setresgid(gid, gid, 0)
+    os.setresuid(uid, uid, 0)
+    _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+class as_root:
+    """Root's rights for a while; at the end they are given up for good."""
+
+    def __enter__(self) -> None:
+        self._uid, self._gid = os.getuid(), os.getgid()
+        os.setresuid(0, 0, 0)
+
+    def __exit__(self, *_: object) -> None:
+        os.setresgid(self._gid, self._gid, self._gid)
+        os.setresuid(self._uid, self._uid, self._uid)
+        _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)

@@ -1,0 +1,36 @@
+"""The runner's end of the control channel: blocking messages on a virtio-serial port."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_smol.wire import TO_GUEST, Decoder, Message, WireError, encode
+
+
+class Port:
+    """Messages over the file descriptor of a port."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._decoder = Decoder(TO_GUEST)
+        self._received: list[Message] = []
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """Send one message; waits for as long as the host does not read."""
+        self._write({"type": kind, **fields})
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        data = memoryview(encode(message))
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def receive(self) -> Message:
+        """Wait for the next message. Raises WireError when the host has gone."""
+        while not self._received:
+            data = os.read(self._fd, 65536)
+            if not data:
+                raise WireError("the host closed the control channel")
+            self._received += self._decoder.feed(data)
+        return self._received.pop(0)

@@ -1,0 +1,232 @@
+"""The pytest session inside the guest.
+
+Life of the process: warm up; say ``ready`` (a base snapshot is taken here);
+take ``session``, start pytest and collect; say ``collected`` (a session
+snapshot is taken here); take ``run``, become distinct, run the steps, report.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pytest_smol.guest.collection import CollectedTree
+from pytest_smol.guest.identity import as_root, become_distinct, drop_caches, set_user
+from pytest_smol.guest.port import Port
+
+# What the first test of a fork would otherwise import, perhaps from a root that a test has deleted.
+_WARM_MODULES = ("encodings.idna", "encodings.latin_1", "pygments.lexers.python", "pygments.formatters.terminal", "pdb")
+
+_WARM_SUITE = """
+import pytest, warnings
+
+@pytest.fixture
+def fixture(tmp_path, monkeypatch, capsys):
+    yield tmp_path
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_passes(fixture, number, caplog, request):
+    warnings.warn("warm")
+    print("warm")
+
+def test_fails(fixture):
+    value = {"a": [1, 2]}
+    assert value == {"a": [1, 3]}, "warm"
+
+def test_raises():
+    with pytest.raises(ValueError):
+        int("x")
+    try:
+        raise ValueError("warm")
+    except ValueError as error:
+        raise RuntimeError("chained") from error
+
+def test_skips():
+    pytest.skip("warm")
+
+@pytest.mark.xfail
+def test_expected():
+    assert 0
+
+class TestUnittestStyle:
+    def setup_method(self): pass
+    def test_method(self): pass
+"""
+
+
+def warm_up() -> None:
+    """Run a small suite of every outcome, so that what pytest and its plugins need is loaded."""
+    for name in _WARM_MODULES:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # an optional library, such as pygments
+            continue
+    directory = tempfile.mkdtemp(prefix="smol-warm-")
+    with open(f"{directory}/test_warm.py", "w", encoding="utf-8") as file:
+        file.write(_WARM_SUITE)
+    with open(f"{directory}/pytest.ini", "w", encoding="ascii") as file:
+        file.write("[pytest]\n")
+    os.chdir(directory)
+    modules = set(sys.modules)
+    port = _Silent()
+    pytest.main(["-p", "no:cacheprovider", directory], plugins=[GuestPlugin(port)])
+    for name in set(sys.modules) - modules:
+        if name.startswith("test_warm"):
+            del sys.modules[name]
+    os.chdir("/")
+    shutil.rmtree(directory)
+
+
+class _Silent:
+    """A port for the warm-up: the plugin's messages are built and thrown away."""
+
+    def send(self, kind: str, **fields: Any) -> None:
+        if kind == "nodes":
+            self._steps = [[row["item"]["number"], None] for row in fields["rows"] if "item" in row]
+
+    def receive(self) -> dict[str, Any]:
+        return {"type": "run", "steps": self._steps, "fresh": None}
+
+
+class GuestPlugin:
+    """Pytest hooks of the guest: what is collected and reported goes to the host."""
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self._tree = CollectedTree()
+        self._deselected: list[pytest.Item] = []
+        self._number = 0
+        self._config: pytest.Config
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        self._port.send("collecting", nodeid=collector.nodeid)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        self._tree.add(item)
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self._deselected += items
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if not report.passed:
+            self._port.send("collect_report", data=self._serialised(report))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """The host's terminal reporter does the reporting; options of this one stay known."""
+        session.config.pluginmanager.unregister(name="terminalreporter")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self) -> Iterator[None]:
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            self._port.send("usage_error", lines=[str(line) for line in error.args])
+            raise
+
+    def pytest_warning_recorded(
+        self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: Any
+    ) -> None:
+        self._port.send(
+            "warning",
+            text=str(warning_message.message),
+            category=warning_message.category.__name__,
+            filename=warning_message.filename,
+            lineno=warning_message.lineno,
+            when=when,
+            nodeid=nodeid,
+            location=list(location) if location else None,
+        )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self._send_collection(session)
+        settle_memory()
+        order = self._port.receive()
+        if order["fresh"] is not None:
+            with as_root():
+                become_distinct(order["fresh"])
+        self._port.send("fresh")
+        self._run(session, order["steps"])
+        return True
+
+    def _send_collection(self, session: pytest.Session) -> None:
+        numbers = [self._tree.number(item) for item in session.items]
+        deselected = [self._tree.number(item) for item in self._deselected]
+        for rows in self._tree.batches():
+            self._port.send("nodes", rows=rows)
+        self._port.send("collected", items=numbers, deselected=deselected)
+
+    def _run(self, session: pytest.Session, steps: list[list[Any]]) -> None:
+        items = self._tree.items
+        try:
+            for number, following in steps:
+                self._number = number
+                self._port.send("start", index=number)
+                nextitem = None if following is None else items[following]
+                item = items[number]
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+                self._port.send("finish", index=number)
+                if session.shouldfail or session.shouldstop:
+                    break
+        except pytest.exit.Exception as stop:
+            self._port.send("stop", kind="exit", reason=str(stop.msg), returncode=stop.returncode)
+        except KeyboardInterrupt as stop:
+            self._port.send("stop", kind="interrupt", reason=str(stop), returncode=None)
+        if session.shouldstop:
+            self._port.send("stop", kind="stop", reason=str(session.shouldstop), returncode=None)
+        self._port.send("done")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._port.send("report", index=self._number, data=self._serialised(report))
+
+    def _serialised(self, report: Any) -> Any:
+        return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+
+
+def settle_memory() -> None:
+    """Leave nothing for the collector to move: every fork would copy what it touches."""
+    gc.collect()
+    gc.freeze()
+
+
+def begin_session(order: dict[str, Any]) -> None:
+    """Take on the host's directory, environment, import path and user."""
+    become_distinct(order["fresh"])
+    if order["drop_caches"]:
+        drop_caches()
+    os.environ.update(order["env"])
+    os.umask(order["umask"])
+    sys.path[:] = order["sys_path"]
+    importlib.invalidate_caches()
+    set_user(order["uid"], order["gid"], order["groups"])
+    os.chdir(order["cwd"])
+
+
+def main(control: int) -> None:
+    """Serve one host over the port ``control`` until it takes the machine away."""
+    faulthandler.enable()
+    port = Port(control)
+    warm_up()
+    settle_memory()
+    port.send("ready", python=platform.python_version())
+    order = port.receive()
+    begin_session(order)
+    status = pytest.main(order["args"], plugins=[GuestPlugin(port)])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    port.send("exit", status=int(status))
+    port.receive()

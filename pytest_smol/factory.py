@@ -1,0 +1,178 @@
+"""Makes machines, and kills what is left of them: the one owner of processes and files of a run."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pytest_smol import accel, bootfiles, cache, qemu
+from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
+from pytest_smol.image import base_view
+from pytest_smol.interpreter import start_command
+from pytest_smol.machine import Machine
+from pytest_smol.options import Settings
+from pytest_smol.qemu import Hardware, Kernel
+from pytest_smol.rundir import RunDirectory, sweep
+from pytest_smol.snapshots import BaseCache, Origin, Snapshot, key_of
+from pytest_smol.virtiofs.server import Server
+from pytest_smol.virtiofs.tree import Tree
+from pytest_smol.virtiofs.view import View
+
+__all__ = ["MachineFactory", "fresh_identity"]
+
+#: A boot is tried this often before it is reported as failed.
+BOOT_ATTEMPTS = 3
+
+#: A boot in which nothing happens for so long (no console line, no file request), in seconds, is stuck.
+_STALL = 30.0
+
+#: The longest that a boot may take altogether, in seconds.
+_BOOT_LIMIT = 300.0
+
+
+def fresh_identity() -> dict[str, Any]:
+    """What makes a machine differ from its siblings; the guest takes it on before any test code."""
+    return {
+        "entropy": secrets.token_hex(64),
+        "time_ns": time.time_ns(),
+        "hostname": f"smol-{secrets.token_hex(4)}",
+        "machine_id": secrets.token_hex(16),
+        "boot_id": str(uuid.uuid4()),
+    }
+
+
+class MachineFactory:
+    """What machines of one run are made with. A context manager: leaving it leaves nothing behind.
+
+    ``progress`` is told in a few words what takes long. Raises
+    :class:`HostError` where the host cannot run machines.
+    """
+
+    def __init__(self, settings: Settings, progress: Callable[[str], None]) -> None:
+        self._progress = progress
+        self.emulator = qemu.find(settings.qemu)
+        self.accelerator = accel.choose(settings.accel)
+        cache_directory = cache.directory()
+        self.boot_files = bootfiles.prepare(cache_directory, settings.kernel, progress)
+        self._bases = BaseCache(cache_directory)
+        self._machines: set[Machine] = set()
+        sweep()
+        with ExitStack() as stack:
+            self.directory = stack.enter_context(RunDirectory()).path
+            self._server = stack.enter_context(Server())
+            stack.callback(self._kill_all)
+            self._stack = stack.pop_all()
+        self.view = base_view()
+        self.forks = 0
+
+    def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
+        """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
+        hardware = Hardware(self.emulator, self.accelerator, memory)
+        command_line = bootfiles.command_line(bootfiles.tsc_khz(), start_command())
+        facts = {
+            "emulator": [self.emulator.path, self.emulator.identity],
+            "accelerator": [self.accelerator.name, self.accelerator.cpu],
+            "memory": memory,
+            "cpus": hardware.cpus,
+            "boot": [self.boot_files.digest, command_line],
+            "view": self.view.to_json(),
+        }
+        kernel = Kernel(self.boot_files.kernel, self.boot_files.initramfs, command_line)
+
+        def build(directory: Path) -> Snapshot:
+            self._progress("making a base snapshot for this interpreter (once)")
+            return self._boot(hardware, kernel, directory)
+
+        return self._bases.checkout(key_of(facts), hardware, self.view, target, build)
+
+    def _boot(self, hardware: Hardware, kernel: Kernel, directory: Path) -> Snapshot:
+        for attempt in range(1, BOOT_ATTEMPTS + 1):
+            try:
+                return self._try_boot(hardware, kernel, directory)
+            except MachineError as error:
+                failure = error
+            self._progress(f"boot {attempt} of at most {BOOT_ATTEMPTS} failed: {failure.message}")
+        raise BootFailed(
+            f"the guest did not get ready in {BOOT_ATTEMPTS} attempts: {failure.message}",
+            evidence=failure.evidence,
+            remedy="pytest-smol doctor tells what this host lacks; smol_kernel names another guest kernel",
+        ) from failure
+
+    def _try_boot(self, hardware: Hardware, kernel: Kernel, directory: Path) -> Snapshot:
+        ram = directory / "ram"
+        with ram.open("wb") as file:
+            file.truncate(hardware.memory << 20)
+        with Machine(hardware, ram, self._server, Tree(self.view), kernel=kernel) as machine:
+            try:
+                self._wait_ready(machine)
+            except MachineError as error:
+                error.evidence = "\n".join(filter(None, (error.evidence, machine.console.text(), machine.output.text())))
+                raise
+            state = directory / "state"
+            return Snapshot(hardware, self.view, ram, state, machine.freeze(state))
+
+    def _wait_ready(self, machine: Machine) -> None:
+        """Wait for ``ready`` for as long as there is progress. Raises :class:`MachineError`."""
+        limit = time.monotonic() + _BOOT_LIMIT
+        seen = -1
+        while True:
+            try:
+                message = machine.receive(min(time.monotonic() + _STALL, limit))
+            except MachineTimeout:
+                progress = machine.console.total + machine.mount.requests.total()
+                if progress == seen or time.monotonic() >= limit:
+                    raise
+                seen = progress
+            else:
+                if message["type"] == "ready":
+                    return
+
+    def resume(self, snapshot: Snapshot, view: View, on_output: Callable[[bytes], None] | None = None) -> Machine:
+        """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""
+        tree = Tree(view, snapshot.tree)
+        return self._restored(snapshot, Machine(snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output))
+
+    def fork(self, snapshot: Snapshot, on_output: Callable[[bytes], None] | None = None) -> Machine:
+        """A machine that shares the memory of ``snapshot`` until it writes."""
+        self.forks += 1
+        tree = Tree(snapshot.view, snapshot.tree)
+        machine = Machine(
+            snapshot.hardware, snapshot.ram, self._server, tree, private=True, on_output=on_output
+        )
+        return self._restored(snapshot, machine)
+
+    def _restored(self, snapshot: Snapshot, machine: Machine) -> Machine:
+        try:
+            machine.restore(snapshot.state)
+        except BaseException:
+            machine.close()
+            raise
+        self._machines.add(machine)
+        return machine
+
+    def retire(self, machine: Machine) -> None:
+        """Kill a machine that is no longer needed; idempotent."""
+        machine.close()
+        self._machines.discard(machine)
+
+    def _kill_all(self) -> None:
+        while self._machines:
+            self._machines.pop().close()
+
+    def close(self) -> None:
+        """Kill every machine and remove every file of the run; idempotent."""
+        self._stack.close()
+
+    def __enter__(self) -> MachineFactory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

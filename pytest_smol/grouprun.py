@@ -1,0 +1,148 @@
+"""One group of tests in one machine after another: reports out, and a fresh fork after a death."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pytest_smol.errors import MachineTimeout, ProtocolError, SmolError
+from pytest_smol.factory import MachineFactory, fresh_identity
+from pytest_smol.groups import Step
+from pytest_smol.machine import Machine
+from pytest_smol.reports import PHASES, ReportBuilder
+from pytest_smol.snapshots import Snapshot
+from pytest_smol.wire import Message
+
+__all__ = ["GroupRun", "Stop"]
+
+#: The most reports that one test may have (subtests, reruns).
+MAX_REPORTS = 100_000
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The guest's pytest was told to stop: ``exit``, ``interrupt`` or ``stop``, why, and the exit code."""
+
+    kind: str
+    reason: str
+    returncode: int | None
+
+
+class GroupRun:
+    """Runs the steps of a group in forks of ``snapshot``; one machine at a time."""
+
+    def __init__(
+        self,
+        factory: MachineFactory,
+        snapshot: Snapshot,
+        steps: list[Step],
+        reports: ReportBuilder,
+        on_output: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._factory = factory
+        self._snapshot = snapshot
+        self._steps = steps
+        self._reports = reports
+        self._on_output = on_output
+        self._machine: Machine | None = None
+        #: Set when the guest's pytest was told to stop.
+        self.stop: Stop | None = None
+
+    def run(self, item: pytest.Item, timeout: float) -> Iterator[pytest.TestReport]:
+        """The reports of ``item``, the next of the group, as they come."""
+        test = _TestRun(item, self._reports, time.monotonic(), timeout)
+        try:
+            yield from self._exchange(test)
+        except SmolError as error:
+            yield from test.crashed(error, self._machine)
+            self.close()
+        self._steps.pop(0)
+        if not self._steps or self.stop is not None:
+            self.close()
+
+    def _exchange(self, test: _TestRun) -> Iterator[pytest.TestReport]:
+        if self._machine is None:
+            self._machine = self._begin(test.deadline)
+        number = self._steps[0][0]
+        while True:
+            message = self._receive(self._machine, test)
+            kind = message["type"]
+            if kind == "stop":
+                self.stop = Stop(message["kind"], self._reports.clean(message["reason"]), message["returncode"])
+            elif kind == "warning":
+                self._reports.relay_warning(message)
+            elif kind == "done" and self.stop is not None:
+                return
+            elif message.get("index") != number:
+                raise ProtocolError(f"the guest sent a {kind!r} message out of turn")
+            elif kind == "report":
+                yield test.report(message["data"])
+            elif kind == "finish":
+                return
+
+    def _receive(self, machine: Machine, test: _TestRun) -> Message:
+        try:
+            return machine.receive(test.deadline)
+        except MachineTimeout:
+            raise MachineTimeout(
+                f"the test was not over after {test.timeout:g} s",
+                remedy="if it needs longer, raise --smol-timeout or the timeout of its smol marker",
+            ) from None
+
+    def _begin(self, deadline: float) -> Machine:
+        machine = self._factory.fork(self._snapshot, self._on_output)
+        self._machine = machine
+        machine.send({"type": "run", "steps": [list(step) for step in self._steps], "fresh": fresh_identity()})
+        if machine.receive(deadline)["type"] != "fresh":
+            raise ProtocolError("the guest did not acknowledge its new identity")
+        return machine
+
+    def close(self) -> None:
+        """Kill the machine, if there is one; idempotent."""
+        if self._machine is not None:
+            self._factory.retire(self._machine)
+            self._machine = None
+
+
+class _TestRun:
+    """What one test has reported so far."""
+
+    def __init__(self, item: pytest.Item, reports: ReportBuilder, begin: float, timeout: float) -> None:
+        self._item = item
+        self._reports = reports
+        self._begin = begin
+        self._phase = -1
+        self._count = 0
+        self.timeout = timeout
+        self.deadline = begin + timeout
+
+    def report(self, data: dict[str, Any]) -> pytest.TestReport:
+        """A guest's report, checked to be in turn. Raises :class:`ProtocolError`."""
+        report = self._reports.test_report(self._item, data, time.monotonic() - self._begin)
+        phase = PHASES.index(str(report.when))
+        self._count += 1
+        if phase < self._phase or self._count > MAX_REPORTS or (phase == self._phase and report.when != "call"):
+            raise ProtocolError(f"the guest reported {report.when} out of turn")
+        self._phase = phase
+        return report
+
+    def crashed(self, error: SmolError, machine: Machine | None) -> Iterator[pytest.TestReport]:
+        """The reports of a test whose machine went wrong, in the phase that it had reached."""
+        when = PHASES[min(self._phase + 1, len(PHASES) - 1)]
+        duration = time.monotonic() - self._begin
+        yield self._reports.crash_report(self._item, when, error, _sections(machine), duration)
+        if when != "teardown":
+            yield self._reports.passed_teardown(self._item)
+
+
+def _sections(machine: Machine | None) -> list[tuple[str, str]]:
+    """The last that a machine said, as sections of a report."""
+    if machine is None:
+        return []
+    machine.drain()
+    tails = (("guest console", machine.console.text()), ("guest output", machine.output.text()))
+    return [(f"Captured {title}", text) for title, text in tails if text.strip()]

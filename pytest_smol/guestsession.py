@@ -1,0 +1,174 @@
+"""A pytest session in a guest, from its start to the snapshot that all its tests are forked from."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_smol.errors import MachineError, ProtocolError
+from pytest_smol.factory import MachineFactory, fresh_identity
+from pytest_smol.groups import Flavour
+from pytest_smol.image import project_view
+from pytest_smol.machine import Machine
+from pytest_smol.nodes import NodeTable
+from pytest_smol.reports import ReportBuilder
+from pytest_smol.snapshots import Origin, Snapshot, seal
+from pytest_smol.virtiofs.view import View
+from pytest_smol.wire import Message
+
+__all__ = ["Collected", "GuestSession", "Project", "SessionEnded"]
+
+#: The least time that collection may take, in seconds, however short a test's own limit is.
+MIN_COLLECTION_TIME = 600.0
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a guest needs to know of the host's run of pytest."""
+
+    args: tuple[str, ...]
+    rootdir: Path
+    cwd: Path
+    sys_path: tuple[str, ...]
+    env: dict[str, str]
+
+    def view(self, base: View) -> View:
+        """What this project adds to what a guest sees."""
+        named = [self.cwd / arg.split("::")[0] for arg in self.args if not arg.startswith("-")]
+        return project_view(
+            base,
+            rootdir=self.rootdir,
+            cwd=self.cwd,
+            sys_path=self.sys_path,
+            extra=[path for path in named if path.exists()],
+        )
+
+    def order(self, user: str) -> Message:
+        """The ``session`` message for tests that run as ``user`` (``host`` or ``root``)."""
+        root = user == "root"
+        umask = os.umask(0)
+        os.umask(umask)
+        return {
+            "type": "session",
+            "args": list(self.args),
+            "cwd": str(self.cwd),
+            "env": self.env,
+            "sys_path": list(self.sys_path),
+            "uid": 0 if root else os.getuid(),
+            "gid": 0 if root else os.getgid(),
+            "groups": [0] if root else os.getgroups(),
+            "umask": umask,
+            "drop_caches": False,
+            "fresh": fresh_identity(),
+        }
+
+
+class SessionEnded(Exception):
+    """The guest's pytest ended before it ran tests: a wrong option, a broken conftest.
+
+    ``status`` is its exit status, ``lines`` the usage errors it raised, and
+    ``output`` what it printed.
+    """
+
+    def __init__(self, status: int, lines: Sequence[str], output: str) -> None:
+        super().__init__(f"pytest in the guest ended with status {status}")
+        self.status = status
+        self.lines = list(lines)
+        self.output = output
+
+
+@dataclass
+class Collected:
+    """What a guest collected, as messages; :meth:`build` makes the host's nodes of it."""
+
+    nodes: NodeTable
+    order: list[int] = field(default_factory=list)
+    deselected: list[int] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[Message] = field(default_factory=list)
+    collecting: str = ""
+
+    def take(self, message: Message) -> bool:
+        """Take one message in; True when it was the last."""
+        kind = message["type"]
+        if kind == "nodes":
+            self.nodes.add(message["rows"])
+        elif kind == "collecting":
+            self.collecting = message["nodeid"]
+        elif kind == "collect_report":
+            self.reports.append(message["data"])
+        elif kind == "warning":
+            self.warnings.append(message)
+        elif kind == "collected":
+            self.order, self.deselected = message["items"], message["deselected"]
+        else:
+            raise ProtocolError(f"the guest sent a {kind!r} message while it collected")
+        return bool(kind == "collected")
+
+
+class GuestSession:
+    """A guest with pytest configured and the tests collected; frozen once :meth:`start` is through."""
+
+    snapshot: Snapshot
+    origin: Origin
+
+    def __init__(self, factory: MachineFactory, project: Project, flavour: Flavour, reports: ReportBuilder) -> None:
+        self._factory = factory
+        self._project = project
+        self._flavour = flavour
+        self.collected = Collected(NodeTable(reports.clean))
+
+    def start(self, timeout: float, on_output: Callable[[bytes], None] | None = None) -> None:
+        """Bring the guest from the base snapshot to the one that forks are made of.
+
+        Raises :class:`SessionEnded` when the guest's pytest gives up, and
+        :class:`MachineError` (with the console as evidence) when the machine does.
+        """
+        directory = self._factory.directory / f"session-{self._flavour.memory}-{self._flavour.user}"
+        directory.mkdir()
+        base, self.origin = self._factory.base(self._flavour.memory, directory)
+        view = self._project.view(self._factory.view)
+        order = self._project.order(self._flavour.user)
+        order["drop_caches"] = any(view.get(path) is not None for path in base.tree.composed_misses)
+        machine = self._factory.resume(base, view, on_output)
+        try:
+            machine.send(order)
+            self._collect(machine, time.monotonic() + max(timeout, MIN_COLLECTION_TIME))
+            base.state.unlink()
+            tree = machine.freeze(base.state)
+        except MachineError as error:
+            machine.drain()
+            error.evidence = "\n".join(filter(None, (error.evidence, machine.console.text(), machine.output.text())))
+            raise
+        finally:
+            self._factory.retire(machine)
+        self.snapshot = seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
+
+    def _collect(self, machine: Machine, deadline: float) -> None:
+        usage: list[str] = []
+        while True:
+            message = machine.receive(deadline)
+            if message["type"] == "usage_error":
+                usage = [str(line) for line in message["lines"]]
+            elif message["type"] == "exit":
+                raise SessionEnded(message["status"], usage, machine.output.text(1000))
+            elif self.collected.take(message):
+                return
+
+    def match(self, items: Sequence[pytest.Item]) -> list[int | None]:
+        """The guest's number of each of ``items``, None where it has none.
+
+        Tests are found by node id, and by their turn where an id repeats.
+        """
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for number, nodeid in enumerate(self.collected.nodes.item_ids()):
+            numbers[nodeid].append(number)
+        turns: dict[str, Iterator[int]] = {nodeid: iter(found) for nodeid, found in numbers.items()}
+        return [next(turns.get(item.nodeid, iter(())), None) for item in items]

@@ -1,0 +1,251 @@
+"""One virtual machine: boot or restore, talk, freeze, kill."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pytest_smol.errors import MachineDied, MachineTimeout, ProtocolError, SmolError
+from pytest_smol.postmortem import Remains, Tail, cause
+from pytest_smol.process import ChildProcess
+from pytest_smol.qemu import CHARDEVS, Hardware, Kernel, command_line
+from pytest_smol.qmp import QmpClient
+from pytest_smol.virtiofs.server import Server
+from pytest_smol.virtiofs.state import TreeState
+from pytest_smol.virtiofs.tree import Tree
+from pytest_smol.wire import FROM_GUEST, Decoder, Message, WireError, encode
+
+__all__ = ["Machine"]
+
+_CAPABILITIES = [
+    {"capability": "x-ignore-shared", "state": True},
+    {"capability": "events", "state": True},
+]
+
+#: How long QEMU itself may take for one step, in seconds; generous, for a busy host.
+_QEMU_TIMEOUT = 60.0
+
+#: How long to wait for QEMU to end by itself after its connections closed, in seconds.
+_LAST_WORDS = 5.0
+
+
+def _file_channel(path: Path) -> list[dict[str, Any]]:
+    address = {"transport": "file", "filename": str(path), "offset": 0}
+    return [{"channel-type": "main", "addr": address}]
+
+
+class Machine:
+    """A QEMU process with all that is connected to it. A context manager: leaving it kills the VM.
+
+    ``ram`` is the memory file. With ``kernel`` the machine boots at once;
+    without, :meth:`restore` brings it to life. ``private`` maps the memory
+    copy-on-write. ``on_output`` is given what the guest's processes write to
+    standard output and error.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        ram: Path,
+        server: Server,
+        tree: Tree,
+        *,
+        private: bool = False,
+        kernel: Kernel | None = None,
+        on_output: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.console = Tail()
+        self.output = Tail()
+        self.tree = tree
+        self._on_output = on_output
+        self._messages: deque[Message] = deque()
+        self._decoders = {"control": Decoder(FROM_GUEST), "lifecycle": Decoder(FROM_GUEST)}
+        self._died: Message | None = None
+        self._ended = False
+        with ExitStack() as stack:
+            self._start(stack, server, hardware, ram, private, kernel)
+            self._stack = stack.pop_all()
+
+    def _start(
+        self, stack: ExitStack, server: Server, hardware: Hardware, ram: Path, private: bool, kernel: Kernel | None
+    ) -> None:
+        ours, theirs = {}, []
+        with ExitStack() as child_ends:
+            for name in CHARDEVS:
+                mine, other = socket.socketpair()
+                ours[name] = stack.enter_context(mine)
+                theirs.append(child_ends.enter_context(other).fileno())
+            argv = command_line(hardware, ram, theirs, private=private, kernel=kernel)
+            self.process = ChildProcess(argv, theirs)
+        stack.callback(self.process.kill)
+        self.mount = server.attach(ours.pop("fs"), self.process.pid, self.tree)
+        stack.callback(self.mount.close)
+        self.qmp = QmpClient(ours.pop("qmp"))
+        self._sockets: Mapping[str, socket.socket] = ours
+        for sock in ours.values():
+            sock.setblocking(False)
+        self._poll = self._make_poll()
+
+    def _make_poll(self) -> select.poll:
+        poll = select.poll()
+        sockets = [sock.fileno() for sock in self._sockets.values()]
+        for fd in (self.qmp.fileno(), self.mount.failed_fd, *sockets):
+            poll.register(fd, select.POLLIN)
+        return poll
+
+    # --- life -----------------------------------------------------------------------------
+
+    def restore(self, state: Path) -> None:
+        """Load the device state in the file ``state`` and run. Raises :class:`MachineError`."""
+        deadline = time.monotonic() + _QEMU_TIMEOUT
+        try:
+            self.qmp.negotiate(deadline)
+            self.qmp.execute("migrate-set-capabilities", deadline, capabilities=_CAPABILITIES)
+            self.qmp.execute("migrate-incoming", deadline, channels=_file_channel(state))
+            self.qmp.wait_migrated(deadline)
+            self.qmp.execute("cont", deadline)
+        except SmolError as error:
+            raise self._with_cause(error) from error
+
+    def freeze(self, state: Path) -> TreeState:
+        """Stop the machine, write its device state to the file ``state`` and end QEMU.
+
+        The memory file holds the rest. Gives the file server's node table.
+        Raises :class:`MachineError`.
+        """
+        deadline = time.monotonic() + _QEMU_TIMEOUT
+        try:
+            if not self.qmp.commands:
+                self.qmp.negotiate(deadline)
+            self.qmp.execute("stop", deadline)
+            self.qmp.execute("migrate-set-capabilities", deadline, capabilities=_CAPABILITIES)
+            self.qmp.events.clear()
+            self.qmp.execute("migrate", deadline, channels=_file_channel(state))
+            self.qmp.wait_migrated(deadline)
+            self.qmp.execute("quit", deadline)
+        except SmolError as error:
+            raise self._with_cause(error) from error
+        if self.process.wait(_QEMU_TIMEOUT) is None:
+            raise MachineTimeout("QEMU did not quit after it was frozen")
+        self.mount.close()
+        return self.tree.freeze()
+
+    def _with_cause(self, error: SmolError) -> SmolError:
+        """``error``, with what QEMU said on standard error as evidence."""
+        failure = self.mount.failure
+        if failure is not None:
+            return failure
+        self.process.wait(_LAST_WORDS if isinstance(error, MachineDied) else 0)
+        error.evidence = "\n".join(text for text in (error.evidence, self.process.stderr()) if text)
+        return error
+
+    # --- talk -----------------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Send one message to the runner. Raises :class:`MachineDied`."""
+        sock = self._sockets["control"]
+        sock.settimeout(_QEMU_TIMEOUT)
+        try:
+            sock.sendall(encode(message))
+        except TimeoutError:
+            raise MachineTimeout("the guest does not read what it is sent") from None
+        except OSError:
+            raise self._death() from None
+        finally:
+            sock.setblocking(False)
+
+    def receive(self, deadline: float) -> Message:
+        """The next message of the runner; ``deadline`` is on time.monotonic()'s clock.
+
+        Raises :class:`MachineTimeout` at the deadline, :class:`MachineDied` when
+        the machine or the test process in it is no more, and
+        :class:`ProtocolError` for a message that the protocol forbids.
+        """
+        while not self._messages:
+            if self._died or self._ended:
+                raise self._death()
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._take(left):
+                raise MachineTimeout("no answer came from the guest in time")
+        return self._messages.popleft()
+
+    def drain(self) -> None:
+        """Take what the console and the output have brought, without waiting."""
+        self._take(0)
+
+    def _take(self, timeout: float) -> bool:
+        """Wait for anything to arrive and take it all; False if nothing did."""
+        if not self._poll.poll(timeout * 1000):
+            return False
+        if self.mount.failure is not None:
+            raise self.mount.failure
+        # The last words of a dying machine count, so every source is read before the verdict.
+        alive = [self._take_from(name, sock) for name, sock in self._sockets.items()]
+        if not all([self.qmp.receive(), *alive]):
+            self._ended = True
+        return True
+
+    def _take_from(self, name: str, sock: socket.socket) -> bool:
+        while True:
+            try:
+                data = sock.recv(1 << 16)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            self._accept(name, data)
+
+    def _accept(self, name: str, data: bytes) -> None:
+        if name == "console":
+            self.console.add(data)
+        elif name == "stdio":
+            self.output.add(data)
+            if self._on_output is not None:
+                self._on_output(data)
+        else:
+            self._decode(name, data)
+
+    def _decode(self, name: str, data: bytes) -> None:
+        try:
+            for message in self._decoders[name].feed(data):
+                if (message["type"] == "died") != (name == "lifecycle"):
+                    raise WireError(f"a {message['type']!r} message came over the {name} port")
+                if name == "lifecycle":
+                    self._died = message
+                else:
+                    self._messages.append(message)
+        except WireError as error:
+            raise ProtocolError(f"the guest broke the protocol: {error}") from error
+
+    def _death(self) -> MachineDied:
+        # The guest's reason (a QMP event, a last console line) can follow the end of a port.
+        if self._died is None:
+            self.process.wait(_LAST_WORDS)
+        self._take(0)
+        remains = Remains(
+            self.console.text(200), self.qmp.events, self._died, self.process.returncode, self.process.stderr()
+        )
+        return MachineDied(cause(remains), evidence=self.process.stderr())
+
+    # --- end ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Kill the machine and close all that belongs to it; idempotent."""
+        self._stack.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,149 @@
+"""The table of options, and the frozen settings that come of it.
+
+One row makes the command-line flag, the ini value and the field of
+:class:`Settings`. A flag wins over ini, ini over the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pytest_smol.errors import SettingError
+
+__all__ = ["ACCELERATORS", "SCOPES", "Settings", "add_options", "choice", "converted", "memory", "seconds"]
+
+SCOPES = ("test", "class", "module", "session")
+ACCELERATORS = ("auto", "kvm", "tcg")
+
+#: The least memory in MiB that a guest boots with, and the most that is taken for no typing error.
+_MEMORY_RANGE = (128, 1 << 20)
+
+#: Environment variables that a guest gets where the host has them; ``smol_env`` adds to these.
+DEFAULT_ENV = (
+    "PATH",
+    "VIRTUAL_ENV",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "TZ",
+    "COLUMNS",
+    "LINES",
+    "CI",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "PY_COLORS",
+    "PYTEST_ADDOPTS",
+    "PYTEST_PLUGINS",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD",
+    "PYTEST_THEME",
+    "PYTEST_THEME_MODE",
+    "SOURCE_DATE_EPOCH",
+)
+
+
+def choice(choices: tuple[str, ...]) -> Callable[[str], str]:
+    """A converter that takes one of ``choices`` and raises ValueError for anything else."""
+
+    def convert(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)} is expected")
+        return text
+
+    return convert
+
+
+def memory(text: str | int) -> int:
+    """``text`` as a guest's memory in MiB. Raises ValueError."""
+    value = int(text)
+    least, most = _MEMORY_RANGE
+    if not least <= value <= most:
+        raise ValueError(f"a number of MiB from {least} to {most} is expected")
+    return value
+
+
+def seconds(text: str | float) -> float:
+    """``text`` as a limit in seconds. Raises ValueError."""
+    value = float(text)
+    if not 0 < value < 1e7:
+        raise ValueError("a positive number of seconds is expected")
+    return value
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One option: its field in Settings, its converter, its help, and where it can be given."""
+
+    name: str
+    convert: Callable[[Any], Any]
+    help: str
+    flag: bool = True
+    metavar: str | None = None
+
+
+_ROWS = (
+    _Row("scope", choice(SCOPES), "what shares a VM: test, class, module or session (default: module)"),
+    _Row("accel", choice(ACCELERATORS), "auto (default), kvm or tcg", metavar="NAME"),
+    _Row("memory", memory, "memory of a VM in MiB (default: 256)", metavar="MIB"),
+    _Row("timeout", seconds, "wall-clock limit for one test in a VM, in seconds (default: 300)", metavar="S"),
+    _Row("kernel", str, "guest kernel (a vmlinuz) to use instead of the distribution's", flag=False),
+    _Row("qemu", str, "QEMU program to use (default: qemu-system-x86_64 on PATH)", flag=False),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for. ``scope`` is None where nothing names one: the marker's place decides."""
+
+    everything: bool = False
+    scope: str | None = None
+    accel: str = "auto"
+    memory: int = 256
+    timeout: float = 300.0
+    kernel: str | None = None
+    qemu: str = "qemu-system-x86_64"
+    env: tuple[str, ...] = DEFAULT_ENV
+
+    @classmethod
+    def from_config(cls, config: pytest.Config) -> Settings:
+        """The settings of this run. Raises :class:`SettingError` for a value that cannot be."""
+        values = {row.name: value for row in _ROWS if (value := _value(config, row)) is not None}
+        env = (*DEFAULT_ENV, *config.getini("smol_env"))
+        return cls(everything=bool(config.getoption("smol")), env=env, **values)
+
+    def guest_environment(self) -> dict[str, str]:
+        """The host's variables that a guest may see."""
+        return {name: os.environ[name] for name in self.env if name in os.environ}
+
+
+def _value(config: pytest.Config, row: _Row) -> Any:
+    given = config.getoption(f"smol_{row.name}") if row.flag else None
+    source = f"--smol-{row.name}" if given is not None else f"smol_{row.name} in the ini-file"
+    text = given if given is not None else config.getini(f"smol_{row.name}")
+    return None if text in (None, "") else converted(row.convert, text, source)
+
+
+def converted(convert: Callable[[Any], Any], value: Any, source: str) -> Any:
+    """``convert(value)``. Raises :class:`SettingError` that names ``source`` where it cannot be."""
+    try:
+        return convert(value)
+    except (ValueError, TypeError) as error:
+        raise SettingError(f"{source}={value!r} is not valid: {error}") from None
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register the flags and ini values of the table."""
+    group = parser.getgroup("smol", "tests in microVMs (pytest-smol)")
+    group.addoption("--smol", action="store_true", default=False, help="run all tests in microVMs")
+    for row in _ROWS:
+        if row.flag:
+            flag = f"--smol-{row.name}"
+            group.addoption(flag, dest=f"smol_{row.name}", metavar=row.metavar, default=None, help=row.help)
+        parser.addini(f"smol_{row.name}", row.help, type="string", default="")
+    parser.addini("smol_env", "more environment variables for the guest, by name", type="args", default=[])

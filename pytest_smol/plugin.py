@@ -1,0 +1,156 @@
+"""pytest hooks, nothing else. What they need is imported when it is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_smol import marker, options
+from pytest_smol.errors import SmolError
+
+if TYPE_CHECKING:
+    from pytest_smol.session import SmolSession
+
+_SYS_PATH = pytest.StashKey[tuple[str, ...]]()
+
+#: The same name as in pytest_smol.interpreter, which is not imported for it.
+_IN_GUEST = "SMOL_GUEST"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    early_config.stash[_SYS_PATH] = tuple(path or os.getcwd() for path in sys.path)
+    if early_config.known_args_namespace.smol and _IN_GUEST not in os.environ:
+        # With --smol no code of the project runs on the host; the guest loads its conftest files.
+        early_config.known_args_namespace.noconftest = True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", marker.DESCRIPTION)
+    if _IN_GUEST in os.environ or _distributes(config):
+        return
+    try:
+        settings = options.Settings.from_config(config)
+    except SmolError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.pluginmanager.register(HostPlugin(config, settings), "smol-host")
+
+
+def _distributes(config: pytest.Config) -> bool:
+    """Whether pytest-xdist's controller runs here: its workers run the tests, and have us too."""
+    return config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+
+
+class HostPlugin:
+    """The hooks of a run on the host."""
+
+    def __init__(self, config: pytest.Config, settings: options.Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._session: SmolSession | None = None
+
+    # --- start ----------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        if self._settings.everything:
+            self._open()
+
+    def _open(self, items: Sequence[pytest.Item] = ()) -> None:
+        """Start what this run, or these ``items``, need; a host that cannot is a usage error, before any test."""
+        from pytest_smol.guestsession import SessionEnded
+
+        try:
+            self._session = self._make_session()
+            self._session.adopt(items, self._runs_in_vm)
+            self._session.start()
+        except SmolError as error:
+            raise pytest.UsageError(str(error)) from error
+        except SessionEnded as ended:
+            raise _usage_error(ended) from ended
+
+    def _runs_in_vm(self, item: pytest.Item) -> bool:
+        return self._settings.everything or item.get_closest_marker("smol") is not None
+
+    def _make_session(self) -> SmolSession:
+        from pytest_smol.guestsession import Project
+        from pytest_smol.session import SmolSession
+
+        project = Project(
+            args=tuple(str(arg) for arg in self._config.invocation_params.args),
+            rootdir=self._config.rootpath,
+            cwd=self._config.invocation_params.dir,
+            sys_path=self._config.stash[_SYS_PATH],
+            env=self._settings.guest_environment(),
+        )
+        return SmolSession(self._config, self._settings, project, self._progress)
+
+    def _progress(self, text: str) -> None:
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and self._config.get_verbosity() >= 0:
+            reporter.write_line(f"smol: {text}")
+
+    def pytest_report_header(self) -> str | None:
+        return self._session.describe() if self._session is not None else None
+
+    # --- collect --------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> bool | None:
+        if self._session is None:
+            return None
+        try:
+            self._session.collect(session)
+            self._session.adopt(session.items, self._runs_in_vm)
+        except SmolError as error:
+            raise pytest.UsageError(str(error)) from error
+        session.testscollected = len(session.items)
+        session.config.hook.pytest_collection_finish(session=session)
+        return True
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        wanted = any(map(self._runs_in_vm, session.items)) and not self._config.option.collectonly
+        if self._session is None and wanted:
+            self._open(session.items)
+
+    def pytest_report_collectionfinish(self) -> str | None:
+        """In a run of marked tests the header was printed before any was known."""
+        if self._session is None or self._settings.everything:
+            return None
+        return self._session.describe()
+
+    # --- run ------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if self._session is None or not self._session.owns(item):
+            return None
+        hook = item.ihook
+        hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in self._session.run(item):
+            hook.pytest_runtest_logreport(report=report)
+        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    # --- end ------------------------------------------------------------------------------
+
+    def pytest_unconfigure(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def _usage_error(ended: Any) -> pytest.UsageError:
+    """The guest's pytest gave up before a test ran: say what it said, in the host's voice."""
+    if not ended.lines:
+        sys.stderr.write(ended.output + "\n")
+    return pytest.UsageError(*ended.lines)

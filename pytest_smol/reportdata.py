@@ -1,0 +1,174 @@
+"""What a serialised report may hold: the table a guest's reports are checked against.
+
+The form is that of pytest's ``pytest_report_to_serializable``. Unknown keys of
+a report are dropped, as a plugin may add any; a known key with a value of the
+wrong form makes the report invalid. Strings are cleaned on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["COLLECT_REPORT", "TEST_REPORT", "checked"]
+
+#: Takes a value and the function that cleans text; gives the value to use or raises ValueError.
+Shape = Callable[[Any, Callable[[str], str]], Any]
+
+
+def _text(value: Any, clean: Callable[[str], str]) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"text is expected, not {type(value).__name__}")
+    return clean(value)
+
+
+def _integer(value: Any, clean: Callable[[str], str]) -> int:
+    if type(value) is not int:
+        raise ValueError(f"an integer is expected, not {type(value).__name__}")
+    return value
+
+
+def _number(value: Any, clean: Callable[[str], str]) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"a number is expected, not {type(value).__name__}")
+    return float(value)
+
+
+def _anything(value: Any, clean: Callable[[str], str]) -> Any:
+    """Plain JSON data of any form, its strings cleaned."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_anything(each, clean) for each in value]
+    if isinstance(value, dict):
+        return {clean(key): _anything(each, clean) for key, each in value.items()}
+    return value
+
+
+def _maybe(shape: Shape) -> Shape:
+    return lambda value, clean: None if value is None else shape(value, clean)
+
+
+def _one_of(*choices: str) -> Shape:
+    def check(value: Any, clean: Callable[[str], str]) -> str:
+        if value not in choices:
+            raise ValueError(f"one of {choices} is expected")
+        return str(value)
+
+    return check
+
+
+def _items_of(shape: Shape) -> Shape:
+    def check(value: Any, clean: Callable[[str], str]) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValueError(f"a list is expected, not {type(value).__name__}")
+        return [shape(each, clean) for each in value]
+
+    return check
+
+
+def _tuple_of(*shapes: Shape) -> Shape:
+    def check(value: Any, clean: Callable[[str], str]) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(value) != len(shapes):
+            raise ValueError(f"a list of {len(shapes)} is expected")
+        return tuple(shape(each, clean) for shape, each in zip(shapes, value))
+
+    return check
+
+
+def _record(**fields: Shape) -> Shape:
+    def check(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
+        if not isinstance(value, dict) or value.keys() != fields.keys():
+            raise ValueError(f"an object with {', '.join(fields)} is expected")
+        return {name: shape(value[name], clean) for name, shape in fields.items()}
+
+    return check
+
+
+def _keywords(value: Any, clean: Callable[[str], str]) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise ValueError("keywords are an object")
+    return {clean(key): 1 for key in value}
+
+
+# _pytest/_code/code.py: ReprFileLocation, ReprEntry, ReprEntryNative, ReprTraceback, ExceptionChainRepr
+_location = _record(path=_text, lineno=_integer, message=_text)
+_entry = _record(
+    lines=_items_of(_text),
+    reprfuncargs=_maybe(_record(args=_items_of(_tuple_of(_text, _text)))),
+    reprlocals=_maybe(_record(lines=_items_of(_text))),
+    reprfileloc=_maybe(_location),
+    style=_one_of("long", "short", "line", "no", "native", "value", "auto"),
+)
+_native_entry = _record(lines=_items_of(_text))
+
+
+def _any_entry(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
+    shapes: Mapping[Any, Shape] = {"ReprEntry": _entry, "ReprEntryNative": _native_entry}
+    if not isinstance(value, dict) or value.keys() != {"type", "data"} or value["type"] not in shapes:
+        raise ValueError("an entry of a traceback is expected")
+    data = value["data"]
+    if value["type"] == "ReprEntryNative" and isinstance(data, dict):
+        data = {"lines": data.get("lines")}
+    return {"type": value["type"], "data": shapes[value["type"]](data, clean)}
+
+
+_traceback = _record(reprentries=_items_of(_any_entry), extraline=_maybe(_text), style=_text)
+_exception = _record(
+    reprcrash=_maybe(_location),
+    reprtraceback=_traceback,
+    sections=_items_of(_tuple_of(_text, _text, _text)),
+    chain=_maybe(_items_of(_tuple_of(_traceback, _maybe(_location), _maybe(_text)))),
+)
+_skip = _tuple_of(_text, _integer, _text)
+
+
+def _longrepr(value: Any, clean: Callable[[str], str]) -> Any:
+    if value is None or isinstance(value, str):
+        return _maybe(_text)(value, clean)
+    return _exception(value, clean) if isinstance(value, dict) else _skip(value, clean)
+
+
+_sections = _items_of(_tuple_of(_text, _text))
+
+TEST_REPORT: Mapping[str, Shape] = {
+    "nodeid": _text,
+    "location": _tuple_of(_text, _maybe(_integer), _text),
+    "keywords": _keywords,
+    "outcome": _one_of("passed", "failed", "skipped"),
+    "longrepr": _longrepr,
+    "when": _one_of("setup", "call", "teardown"),
+    "user_properties": _items_of(_tuple_of(_text, _anything)),
+    "sections": _sections,
+    "duration": _number,
+}
+
+COLLECT_REPORT: Mapping[str, Shape] = {
+    "nodeid": _text,
+    "outcome": _one_of("passed", "failed", "skipped"),
+    "longrepr": _longrepr,
+    "sections": _sections,
+}
+
+#: Keys that a report may have or lack.
+_OPTIONAL: Mapping[str, Shape] = {
+    "$report_type": _one_of("TestReport", "CollectReport"),
+    "wasxfail": _text,
+    "_report_type": _one_of("SubTestReport"),
+    "_subtest.context": _record(msg=_maybe(_text), kwargs=_anything),
+}
+
+
+def checked(data: Mapping[str, Any], table: Mapping[str, Shape], clean: Callable[[str], str]) -> dict[str, Any]:
+    """The known keys of ``data``, each of its form and cleaned. Raises :class:`ValueError`."""
+    missing = table.keys() - data.keys()
+    if missing:
+        raise ValueError(f"{', '.join(sorted(missing))} is missing")
+    result: dict[str, Any] = {}
+    for key, shape in {**table, **_OPTIONAL}.items():
+        if key in data:
+            try:
+                result[key] = shape(data[key], clean)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+    return result

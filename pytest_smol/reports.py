@@ -1,0 +1,123 @@
+"""Guest messages to pytest reports: rebuilt from checked data, with what the host owns filled in."""
+
+from __future__ import annotations
+
+import builtins
+import time
+import warnings
+from typing import Any
+
+import pytest
+
+from pytest_smol.errors import ProtocolError, SmolError
+from pytest_smol.reportdata import COLLECT_REPORT, TEST_REPORT, checked
+from pytest_smol.text import clean
+from pytest_smol.wire import Message
+
+__all__ = ["PHASES", "ReportBuilder"]
+
+#: The phases of a test in order; a test dies in the one after the last that it reported.
+PHASES = ("setup", "call", "teardown")
+
+_PYTEST_WARNINGS = {name: kind for name, kind in vars(pytest).items() if isinstance(kind, type)}
+
+
+class ReportBuilder:
+    """Makes reports for one run of pytest; ``config`` decides on colour."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._colour = config.get_terminal_writer().hasmarkup
+
+    def clean(self, text: str) -> str:
+        """Guest text, safe to show in this run."""
+        return clean(text, colour=self._colour)
+
+    def test_report(self, item: pytest.Item, data: dict[str, Any], longest: float) -> pytest.TestReport:
+        """The report of ``item`` from a guest's ``data``; no longer than ``longest`` seconds.
+
+        Raises :class:`ProtocolError` when ``data`` is no report.
+        """
+        try:
+            report = checked(data, TEST_REPORT, self.clean)
+        except ValueError as error:
+            raise ProtocolError(f"the guest sent a report that is none: {error}") from error
+        report["duration"] = min(max(report["duration"], 0.0), longest)
+        return self._built(item, report)
+
+    def _built(self, item: pytest.Item, report: dict[str, Any]) -> pytest.TestReport:
+        stop = time.time()
+        report.setdefault("$report_type", "TestReport")
+        report.update(nodeid=item.nodeid, location=item.location, start=stop - report["duration"], stop=stop)
+        report["keywords"] = {str(key): 1 for key in (*item.keywords, *report["keywords"])}
+        hook = self._config.hook.pytest_report_from_serializable
+        built: pytest.TestReport = hook(config=self._config, data=report)
+        return built
+
+    def crash_report(
+        self, item: pytest.Item, when: str, error: SmolError, sections: list[tuple[str, str]], duration: float
+    ) -> pytest.TestReport:
+        """The failed report of ``item`` for a machine that went wrong in the phase ``when``."""
+        path, lineno, _ = item.location
+        crash = {"path": path, "lineno": (lineno or 0) + 1, "message": self.clean(error.message)}
+        lines = [self.clean(line) for line in str(error).splitlines()]
+        traceback = {
+            "reprentries": [{"type": "ReprEntryNative", "data": {"lines": lines}}],
+            "extraline": None,
+            "style": "native",
+        }
+        report = {
+            "outcome": "failed",
+            "when": when,
+            "longrepr": {"reprcrash": crash, "reprtraceback": traceback, "sections": [], "chain": None},
+            "sections": [(title, self.clean(text)) for title, text in sections],
+            "user_properties": [],
+            "keywords": {},
+            "duration": duration,
+        }
+        return self._built(item, report)
+
+    def passed_teardown(self, item: pytest.Item) -> pytest.TestReport:
+        """An empty teardown, for reporters that count a test as over only then."""
+        report: dict[str, Any] = {"outcome": "passed", "when": "teardown", "longrepr": None, "sections": [], "duration": 0.0}
+        return self._built(item, {**report, "user_properties": [], "keywords": {}})
+
+    def collect_report(self, data: dict[str, Any]) -> pytest.CollectReport:
+        """A guest's collect report that did not pass. Raises :class:`ProtocolError`."""
+        try:
+            report = checked(data, COLLECT_REPORT, self.clean)
+        except ValueError as error:
+            raise ProtocolError(f"the guest sent a collect report that is none: {error}") from error
+        report["$report_type"] = "CollectReport"
+        report["result"] = None
+        hook = self._config.hook.pytest_report_from_serializable
+        built: pytest.CollectReport = hook(config=self._config, data=report)
+        return built
+
+    def relay_warning(self, message: Message) -> None:
+        """Let the host's pytest record a warning that the guest's recorded."""
+        category = _warning_category(message["category"])
+        text, filename = self.clean(message["text"]), self.clean(message["filename"])
+        caught = warnings.WarningMessage(category(text), category, filename, message["lineno"])
+        when = message["when"] if message["when"] in ("config", "collect", "runtest") else "runtest"
+        location = message["location"]
+        self._config.hook.pytest_warning_recorded.call_historic(
+            kwargs={
+                "warning_message": caught,
+                "when": when,
+                "nodeid": self.clean(message["nodeid"]),
+                "location": tuple(location) if _is_location(location) else None,
+            }
+        )
+
+
+def _is_location(location: Any) -> bool:
+    return isinstance(location, list) and [type(part) for part in location] == [str, int, str]
+
+
+def _warning_category(name: str) -> type[Warning]:
+    """The host's warning class of that name, or an empty stand-in: never the guest's own."""
+    known = getattr(builtins, name, None) or _PYTEST_WARNINGS.get(name)
+    if isinstance(known, type) and issubclass(known, Warning):
+        return known
+    return type(clean(name)[:100], (Warning,), {"__module__": "guest"})

@@ -1,0 +1,236 @@
+"""Groups, snapshots and machines joined for one run of pytest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from pytest_smol.errors import MachineError, ProtocolError, SmolError, SnapshotError
+from pytest_smol.factory import MachineFactory
+from pytest_smol.grouprun import GroupRun, Stop
+from pytest_smol.groups import Flavour, Placement, placement, steps
+from pytest_smol.guestsession import GuestSession, Project
+from pytest_smol.marker import Mark, marker_arguments, marks_of, place
+from pytest_smol.nodes import GuestCollector, GuestItem
+from pytest_smol.options import Settings
+from pytest_smol.reports import ReportBuilder
+
+__all__ = ["SmolSession", "VmTest"]
+
+
+class VmTest:
+    """A test that runs in a VM: where it belongs and how long it may take, in seconds."""
+
+    def __init__(self, item: pytest.Item, settings: Settings) -> None:
+        marks = _marks(item)
+        arguments = marker_arguments(item.nodeid, marks)
+        boundaries = _boundaries(item)
+        if marks:
+            boundaries[marks[0].place] = marks[0].nodeid
+        self.item = item
+        self.placement = placement(boundaries, marks[0].place if marks else None, arguments, settings)
+        self.timeout = arguments.timeout or settings.timeout
+
+
+def _marks(item: pytest.Item) -> Sequence[Mark]:
+    return item.marks if isinstance(item, GuestItem) else marks_of(item)
+
+
+def _boundaries(item: pytest.Item) -> dict[str, str]:
+    """The node id of the test's boundary in each scope. A function outside classes is its own class."""
+    places = ((node, node.place if isinstance(node, GuestCollector) else place(node)) for node in item.listchain())
+    classes = [node.nodeid for node, scope in places if scope == "class"]
+    return {
+        "test": item.nodeid,
+        "class": classes[-1] if classes else item.nodeid,
+        "module": item.nodeid.split("::")[0],
+        "session": "",
+    }
+
+
+class SmolSession:
+    """One run: guest sessions by flavour, and the groups that run in their forks.
+
+    Close it to leave nothing behind. Raises :class:`HostError` where the host
+    cannot run machines.
+    """
+
+    def __init__(
+        self, config: pytest.Config, settings: Settings, project: Project, progress: Callable[[str], None]
+    ) -> None:
+        self._settings = settings
+        self._project = project
+        self._reports = ReportBuilder(config)
+        self._on_output = self._echo if config.getoption("capture", "fd") == "no" else None
+        self.factory = MachineFactory(settings, progress)
+        self._guests: dict[Flavour, GuestSession] = {}
+        self._failures: dict[Flavour, SmolError] = {}
+        self._items: list[pytest.Item] = []
+        self._tests: dict[pytest.Item, VmTest] = {}
+        self._numbers: dict[Flavour, dict[pytest.Item, int | None]] = {}
+        self._members: dict[Placement, list[pytest.Item]] = {}
+        self._runs: dict[Placement, GroupRun] = {}
+
+    # --- start ----------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """One line for pytest's header."""
+        accelerator = self.factory.accelerator
+        reason = f" ({accelerator.reason})" if accelerator.reason else ""
+        parts = [f"{accelerator.name}{reason}", f"QEMU {self.factory.emulator.version_text}", "image host"]
+        for flavour in self._guests.keys() - self._failures.keys():
+            built = self._guests[flavour].origin.built
+            parts.append("base snapshot hit" if built is None else f"base snapshot built in {built:.1f} s")
+        return "smol: " + ", ".join(parts)
+
+    def open_guest(self, flavour: Flavour) -> GuestSession:
+        """The started guest session for ``flavour``. Raises :class:`SmolError`, each time if it failed once."""
+        if flavour in self._failures:
+            raise self._failures[flavour]
+        if flavour not in self._guests:
+            guest = self._guests[flavour] = GuestSession(self.factory, self._project, flavour, self._reports)
+            try:
+                guest.start(self._settings.timeout, self._on_output)
+            except (MachineError, SnapshotError) as error:
+                self._failures[flavour] = error
+                raise
+        return self._guests[flavour]
+
+    def start(self) -> None:
+        """Start the guests that the run needs as far as is known. Raises :class:`SmolError`.
+
+        A machine that goes wrong is not raised here: it is what collection, or
+        each test that needs it, reports.
+        """
+        for flavour in {where.flavour for where in self._members} or {self._default_flavour}:
+            try:
+                self.open_guest(flavour)
+            except (MachineError, SnapshotError):
+                continue
+
+    @property
+    def _default_flavour(self) -> Flavour:
+        return Flavour(self._settings.memory, "host")
+
+    def _echo(self, data: bytes) -> None:
+        """Guest output as it comes, for ``-s``."""
+        sys.stdout.write(self._reports.clean(data.decode("utf-8", "replace")))
+        sys.stdout.flush()
+
+    # --- collect --------------------------------------------------------------------------
+
+    def collect(self, session: pytest.Session) -> None:
+        """Fill ``session`` with what the guest collects, and tell pytest as if the host had.
+
+        A machine that goes wrong meanwhile is one collection error.
+        """
+        try:
+            collected = self.open_guest(self._default_flavour).collected
+        except MachineError as error:
+            where = self._guests[self._default_flavour].collected.collecting
+            self._report_failed_collection(session, where, error)
+            return
+        items, collectors = collected.nodes.build(session)
+        for warning in collected.warnings:
+            self._reports.relay_warning(warning)
+        for report in _collector_reports(items, collectors):
+            session.config.hook.pytest_collectreport(report=report)
+        for data in collected.reports:
+            session.config.hook.pytest_collectreport(report=self._reports.collect_report(data))
+        if collected.deselected:
+            session.config.hook.pytest_deselected(items=_picked(items, collected.deselected))
+        session.items = list(_picked(items, collected.order))
+
+    def _report_failed_collection(self, session: pytest.Session, where: str, error: SmolError) -> None:
+        report = pytest.CollectReport(self._reports.clean(where), "failed", self._reports.clean(str(error)), None)
+        session.config.hook.pytest_collectreport(report=report)
+        session.items = []
+
+    def adopt(self, items: Sequence[pytest.Item], chosen: Callable[[pytest.Item], bool]) -> None:
+        """Take charge of those of the run's ``items`` that are ``chosen``.
+
+        Raises :class:`SettingError` for a wrong marker.
+        """
+        self._items = list(items)
+        for item in filter(chosen, items):
+            test = self._tests[item] = VmTest(item, self._settings)
+            self._members.setdefault(test.placement, []).append(item)
+
+    # --- run ------------------------------------------------------------------------------
+
+    def owns(self, item: pytest.Item) -> bool:
+        """Whether ``item`` is to run in a VM."""
+        return item in self._tests
+
+    def run(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """The reports of ``item``, as they come from its VM."""
+        test = self._tests[item]
+        try:
+            group = self._group_of(test)
+        except SmolError as error:
+            yield self._reports.crash_report(item, "setup", error, [], 0.0)
+            yield self._reports.passed_teardown(item)
+            return
+        yield from group.run(item, test.timeout)
+        if group.stop is not None:
+            _obey(group.stop, item.session)
+
+    def _group_of(self, test: VmTest) -> GroupRun:
+        """The run of the group that ``test`` belongs to. Raises :class:`SmolError`."""
+        where = test.placement
+        numbers = self._numbers_in(where.flavour)
+        if numbers[test.item] is None:
+            raise ProtocolError(
+                "the guest did not collect this test",
+                remedy="what is collected must not depend on what a guest lacks (the network, files outside rootdir)",
+            )
+        if where not in self._runs:
+            guest = self.open_guest(where.flavour)
+            self._runs[where] = GroupRun(
+                self.factory,
+                guest.snapshot,
+                steps(self._members[where], self._items, numbers),
+                self._reports,
+                self._on_output,
+            )
+        return self._runs[where]
+
+    def _numbers_in(self, flavour: Flavour) -> dict[pytest.Item, int | None]:
+        if flavour not in self._numbers:
+            matched = self.open_guest(flavour).match(self._items)
+            self._numbers[flavour] = dict(zip(self._items, matched))
+        return self._numbers[flavour]
+
+    def close(self) -> None:
+        """Kill every machine and remove every file of the run; idempotent."""
+        self.factory.close()
+
+
+def _collector_reports(
+    items: Sequence[GuestItem], collectors: Sequence[GuestCollector]
+) -> Iterator[pytest.CollectReport]:
+    """A passed report for each collector, with what it collected."""
+    children: dict[object, list[pytest.Item | pytest.Collector]] = {each: [] for each in collectors}
+    nodes: list[GuestItem | GuestCollector] = [*collectors, *items]
+    for node in nodes:
+        children.get(node.parent, []).append(node)
+    for collector in collectors:
+        yield pytest.CollectReport(collector.nodeid, "passed", None, children[collector])
+
+
+def _picked(items: Sequence[GuestItem], numbers: Sequence[int]) -> list[GuestItem]:
+    try:
+        return [items[number] for number in numbers if number >= 0]
+    except (IndexError, TypeError) as error:
+        raise ProtocolError("the guest selected tests that it did not collect") from error
+
+
+def _obey(stop: Stop, session: pytest.Session) -> None:
+    """Stop the host's session as the guest's was stopped."""
+    if stop.kind == "exit":
+        pytest.exit(stop.reason, returncode=stop.returncode)
+    if stop.kind == "interrupt":
+        raise KeyboardInterrupt(stop.reason)
+    session.shouldstop = stop.reason

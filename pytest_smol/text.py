@@ -1,0 +1,32 @@
+"""Text that a guest wrote, made safe to show: control characters in caret notation."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["caret", "clean"]
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+#: ECMA-48 "select graphic rendition", the one escape sequence that only colours.
+_SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
+
+
+def caret(character: str) -> str:
+    """``^[`` for escape, ``^?`` for delete, ``M-^[`` for the C1 controls, as cat(1) -v shows them."""
+    code = ord(character)
+    prefix, code = ("M-", code - 0x80) if code >= 0x80 else ("", code)
+    return f"{prefix}^{chr(code ^ 0x40)}"
+
+
+def _shown(text: str) -> str:
+    text = text.replace("\r\n", "\n")
+    return _CONTROL.sub(lambda match: caret(match.group()), text)
+
+
+def clean(text: str, *, colour: bool = False) -> str:
+    """``text`` without control characters but newline and tab; with ``colour`` colours are kept."""
+    if not colour:
+        return _shown(text)
+    parts = _SGR.split(text)
+    return "".join(part if index % 2 else _shown(part) for index, part in enumerate(parts))

@@ -1,0 +1,206 @@
+"""What crosses the border between host and guest: framed JSON messages, and no I/O.
+
+A frame is a little-endian 32-bit length and that many bytes of JSON (ASCII
+only, so that lone surrogates survive), one object with a ``type``. The tables
+below name every message and its fields; anything else is refused before a
+byte of it is used. This module runs on both sides, so it imports nothing of
+ours and nothing beyond the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+__all__ = ["FROM_GUEST", "MAX_FRAME", "TO_GUEST", "Decoder", "Message", "WireError", "encode"]
+
+#: The largest frame either side accepts, in bytes of JSON.
+MAX_FRAME = 16 << 20
+
+#: The longest integer literal accepted, in digits (64 bits and a sign need 20).
+_MAX_DIGITS = 20
+
+#: The deepest nesting that :func:`encode` keeps when it has to rewrite a message.
+_MAX_DEPTH = 50
+
+_LENGTH = struct.Struct("<I")
+
+Message = dict[str, Any]
+_Fields = Mapping[str, tuple[type, ...]]
+
+_NULL = type(None)
+
+#: Host to guest. ``session`` starts pytest in the guest; ``run`` follows in a fork.
+TO_GUEST: Mapping[str, _Fields] = {
+    "session": {
+        "args": (list,),
+        "cwd": (str,),
+        "env": (dict,),
+        "sys_path": (list,),
+        "uid": (int,),
+        "gid": (int,),
+        "groups": (list,),
+        "umask": (int,),
+        "drop_caches": (bool,),
+        "fresh": (dict,),
+    },
+    "run": {"steps": (list,), "fresh": (dict,)},
+}
+
+#: Guest to host. ``died`` comes from the guest's PID 1, all else from the runner.
+FROM_GUEST: Mapping[str, _Fields] = {
+    "ready": {"python": (str,)},
+    "collecting": {"nodeid": (str,)},
+    "nodes": {"rows": (list,)},
+    "collect_report": {"data": (dict,)},
+    "warning": {
+        "text": (str,),
+        "category": (str,),
+        "filename": (str,),
+        "lineno": (int,),
+        "when": (str,),
+        "nodeid": (str,),
+        "location": (list, _NULL),
+    },
+    "collected": {"items": (list,), "deselected": (list,)},
+    "fresh": {},
+    "start": {"index": (int,)},
+    "finish": {"index": (int,)},
+    "report": {"index": (int,), "data": (dict,)},
+    "stop": {"kind": (str,), "reason": (str,), "returncode": (int, _NULL)},
+    "done": {},
+    "usage_error": {"lines": (list,)},
+    "exit": {"status": (int,)},
+    "died": {"status": (int, _NULL), "signal": (int, _NULL)},
+}
+
+
+class WireError(ValueError):
+    """A frame or message that the protocol forbids."""
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """The frame for ``message``. Raises :class:`WireError` if it is larger than MAX_FRAME.
+
+    Values that JSON cannot hold (a test may attach anything to a report) are
+    sent as their ``repr``.
+    """
+    try:
+        text = json.dumps(message, default=_shown, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        text = json.dumps(_plain(message, depth=0), allow_nan=False)
+    body = text.encode("ascii")
+    if len(body) > MAX_FRAME:
+        raise WireError(f"a {message.get('type')!r} message of {len(body)} bytes is larger than {MAX_FRAME}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def _plain(value: object, depth: int) -> object:
+    """``value`` with all that strict JSON lacks (NaN, odd keys, endless nesting) shown as text."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, (int, float)) and value == value and abs(value) < 1 << 63:
+        return value
+    if isinstance(value, (list, tuple)) and depth < _MAX_DEPTH:
+        return [_plain(each, depth + 1) for each in value]
+    if isinstance(value, dict) and depth < _MAX_DEPTH:
+        return {str(key): _plain(each, depth + 1) for key, each in value.items()}
+    return _shown(value)
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<unprintable {type(value).__name__}: {type(error).__name__}>"
+
+
+class Decoder:
+    """Bytes in, validated messages out. After an error it stays in error.
+
+    ``table`` names the messages accepted (:data:`TO_GUEST` or :data:`FROM_GUEST`).
+    """
+
+    def __init__(self, table: Mapping[str, _Fields]) -> None:
+        self._table = table
+        self._buffer = bytearray()
+        self._error: WireError | None = None
+
+    @property
+    def pending(self) -> int:
+        """Bytes of an unfinished frame that are held."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take ``data``; yield each message it completes. Raises :class:`WireError`."""
+        self._buffer += data
+        while True:
+            if self._error is not None:
+                raise self._error
+            body = self._next_body()
+            if body is None:
+                return
+            yield self._checked(body)
+
+    def _next_body(self) -> bytes | None:
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > MAX_FRAME:
+            self._fail(f"a frame of {length} bytes is announced; {MAX_FRAME} is the most")
+        end = _LENGTH.size + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[_LENGTH.size : end])
+        del self._buffer[:end]
+        return body
+
+    def _checked(self, body: bytes) -> Message:
+        try:
+            message = _parse(body)
+        except (ValueError, RecursionError) as error:
+            self._fail(f"a frame is not strict JSON: {error}")
+        fields = self._table.get(message["type"]) if isinstance(message.get("type"), str) else None
+        if fields is None:
+            self._fail(f"a message of unknown type {str(message.get('type'))[:40]!r}")
+        if message.keys() - {"type"} != fields.keys():
+            self._fail(f"a {message['type']!r} message has the wrong fields")
+        for name, types in fields.items():
+            if type(message[name]) not in types:
+                self._fail(f"field {name!r} of a {message['type']!r} message is of the wrong type")
+        return message
+
+    def _fail(self, reason: str) -> NoReturn:
+        self._error = WireError(reason)
+        raise self._error
+
+
+def _parse(body: bytes) -> Message:
+    message = json.loads(
+        body.decode("ascii"),
+        parse_int=_integer,
+        parse_constant=_no_constant,
+        object_pairs_hook=_no_duplicates,
+    )
+    if not isinstance(message, dict):
+        raise ValueError("a message is an object")
+    return message
+
+
+def _integer(literal: str) -> int:
+    if len(literal) > _MAX_DIGITS:
+        raise ValueError("an integer is too long")
+    return int(literal)
+
+
+def _no_constant(literal: str) -> None:
+    raise ValueError(f"{literal} is no JSON number")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return table
