@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 __all__ = ["DirectoryEntry", "Listing", "Listings", "scan"]
@@ -30,6 +30,13 @@ class Listing:
         fresh = {entry.name: entry for entry in found}
         self.entries = [fresh.pop(entry.name, None) if entry else None for entry in self.entries]
         self.entries += sorted(fresh.values())
+
+    def after(self, cookie: int) -> Iterator[tuple[int, DirectoryEntry]]:
+        """Entries from ``cookie`` on (0: all), each with the cookie after it."""
+        for index in range(cookie, len(self.entries)):
+            entry = self.entries[index]
+            if entry is not None:
+                yield index + 1, entry
 
 
 class Listings:

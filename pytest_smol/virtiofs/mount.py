@@ -21,6 +21,7 @@ from pytest_smol.virtiofs import vhost_user
 from pytest_smol.virtiofs.fuse import Opcode
 from pytest_smol.virtiofs.memory import Memory
 from pytest_smol.virtiofs.tree import Tree
+from pytest_smol.virtiofs.vhost_message import MAX_REGIONS, Decoder, Message
 from pytest_smol.virtiofs.vring import Vring
 
 __all__ = ["Loop", "Mount"]
@@ -66,7 +67,7 @@ class Mount:
         self._memory = memory
         self._tree = tree
         self._backend = vhost_user.Backend()
-        self._decoder = vhost_user.Decoder()
+        self._decoder = Decoder()
         self._queues = [Queue() for _ in self._backend.rings]
         self._load_fd: int | None = None
         self._loaded = b""
@@ -151,7 +152,7 @@ class Mount:
         for message in self._decoder.feed(data, fds):
             self._handle(message)
 
-    def _handle(self, message: vhost_user.Message) -> None:
+    def _handle(self, message: Message) -> None:
         taken: int | None = None
         try:
             event, reply = self._backend.receive(message)
@@ -286,7 +287,7 @@ def _close(*fds: int | None) -> None:
 def _receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Up to ``size`` bytes and the file descriptors that came with them."""
     ints = array.array("i")
-    room = socket.CMSG_SPACE(vhost_user.MAX_REGIONS * ints.itemsize)
+    room = socket.CMSG_SPACE(MAX_REGIONS * ints.itemsize)
     data, ancillary, _, _ = sock.recvmsg(size, room, NO_WAIT | socket.MSG_CMSG_CLOEXEC)
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 
 from pytest_smol.virtiofs import fuse
@@ -19,13 +19,13 @@ from pytest_smol.virtiofs.attributes import (
     Composed,
     Devices,
     composed_attr,
-    composed_ino,
     composed_mode,
     host_attr,
 )
+from pytest_smol.virtiofs.directories import Directories
 from pytest_smol.virtiofs.fuse import InitFlag, Opcode, OpenFlag
 from pytest_smol.virtiofs.hostfiles import Files, Places
-from pytest_smol.virtiofs.listing import DirectoryEntry, Listing, Listings, scan
+from pytest_smol.virtiofs.listing import DirectoryEntry, Listing, Listings
 from pytest_smol.virtiofs.nodes import Node, NodeTable
 from pytest_smol.virtiofs.observe import Observer
 from pytest_smol.virtiofs.state import TreeState
@@ -54,7 +54,6 @@ _pack_entry = fuse.ENTRY_OUT.codec.pack
 _pack_attr_out = fuse.ATTR_OUT.codec.pack
 _unpack_read = fuse.READ_IN.codec.unpack_from
 _S_IFMT = 0o170000
-DT_DIR = stat.S_IFDIR >> 12
 
 NEGATIVE = _pack_entry(0, 0, VALID, 0, 0, 0) + bytes(fuse.ATTR.size)
 NO_ENTRY = bytes(fuse.ENTRY_OUT.size + fuse.ATTR.size)
@@ -79,6 +78,7 @@ class Tree:
         self._composed_valid = composed_valid
         self._places = Places(view)
         self._observer = Observer()
+        self._directories = Directories(self._places, self._devices, self._observer)
         self._files = Files()
         self._listings = Listings()
 
@@ -308,7 +308,7 @@ class Tree:
         listing = self._listing(nodeid, path, offset)
         parts: list[bytes] = []
         left = min(size, room)
-        for cookie, entry in _entries_from(listing, offset):
+        for cookie, entry in listing.after(offset):
             left -= fuse.dirent_size(len(entry.name))
             if left < 0:
                 break
@@ -321,7 +321,7 @@ class Tree:
         listing = self._listing(nodeid, path, offset)
         parts: list[bytes] = []
         left = min(size, room)
-        for cookie, entry in _entries_from(listing, offset):
+        for cookie, entry in listing.after(offset):
             left -= len(NO_ENTRY) + fuse.dirent_size(len(entry.name))
             if left < 0:  # an entry counts as looked up only if the guest gets it
                 break
@@ -348,53 +348,8 @@ class Tree:
         """The directory's entries, read again from the start of each pass over them."""
         listing, new = self._listings.get(nodeid)
         if new or offset == 0:
-            listing.refresh(self._scan(path))
+            listing.refresh(self._directories.scan(path))
         return listing
-
-    def _scan(self, path: bytes) -> list[DirectoryEntry]:
-        above = self._places.directory(path)
-        if above is None:
-            found = self._scan_composed(path)
-            ino = composed_ino(path)
-        else:
-            host = above or b"/"
-            st, rows = scan(host)
-            self._observer.listed(host, st, [name for name, _, _ in rows])
-            device = st.st_dev
-            found = [DirectoryEntry(name, self._devices.ino(device, ino), kind) for name, ino, kind in rows]
-            ino = self._devices.ino(device, st.st_ino)
-        dots = [DirectoryEntry(b".", ino, DT_DIR), DirectoryEntry(b"..", self._parent_ino(path), DT_DIR)]
-        return dots + found
-
-    def _scan_composed(self, path: bytes) -> list[DirectoryEntry]:
-        found: list[DirectoryEntry] = []
-        for name, child in self._places.children(path).items():
-            place = os.fsencode(child)
-            host = self._places.host(place)
-            try:
-                st = None if host is None else os.lstat(host)
-            except OSError:
-                continue
-            ino = self._devices.ino(st.st_dev, st.st_ino) if st else composed_ino(place)
-            mode = st.st_mode if st else composed_mode(self._places.composed(place))
-            found.append(DirectoryEntry(os.fsencode(name), ino, mode >> 12))
-        return found
-
-    def _parent_ino(self, path: bytes) -> int:
-        parent = path.rpartition(b"/")[0]
-        host = self._places.directory(parent)
-        if host is None:
-            return composed_ino(parent)
-        st = os.lstat(host or b"/")
-        return self._devices.ino(st.st_dev, st.st_ino)
-
-
-def _entries_from(listing: Listing, offset: int) -> Iterator[tuple[int, DirectoryEntry]]:
-    """Entries from a cookie on, each with the cookie after it."""
-    for index in range(offset, len(listing.entries)):
-        entry = listing.entries[index]
-        if entry is not None:
-            yield index + 1, entry
 
 
 _HANDLERS: dict[int, Handler] = {
