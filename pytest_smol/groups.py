@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,6 +35,12 @@ class Placement:
     flavour: Flavour
 
 
+def flavour_of(settings: Settings, arguments: MarkerArguments = MarkerArguments()) -> Flavour:
+    """The flavour that settings and a marker ask for; the host's user may be root itself."""
+    user = arguments.user or "host"
+    return Flavour(arguments.memory or settings.memory, "root" if os.getuid() == 0 else user)
+
+
 def placement(
     boundaries: dict[str, str], place: str | None, arguments: MarkerArguments, settings: Settings
 ) -> Placement:
@@ -45,7 +52,7 @@ def placement(
     the option over the place, and a module is the default.
     """
     scope = arguments.scope or settings.scope or place or "module"
-    flavour = Flavour(arguments.memory or settings.memory, arguments.user or "host")
+    flavour = flavour_of(settings, arguments)
     return Placement(scope, boundaries[scope], flavour)
 
 

@@ -60,7 +60,7 @@ class ReportBuilder:
         """The failed report of ``item`` for a machine that went wrong in the phase ``when``."""
         path, lineno, _ = item.location
         crash = {"path": path, "lineno": (lineno or 0) + 1, "message": self.clean(error.message)}
-        lines = [self.clean(line) for line in str(error).splitlines()]
+        lines = [self.clean(str(error)) + "\n"]
         traceback = {
             "reprentries": [{"type": "ReprEntryNative", "data": {"lines": lines}}],
             "extraline": None,

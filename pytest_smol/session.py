@@ -10,7 +10,7 @@ import pytest
 from pytest_smol.errors import MachineError, ProtocolError, SmolError, SnapshotError
 from pytest_smol.factory import MachineFactory
 from pytest_smol.grouprun import GroupRun, Stop
-from pytest_smol.groups import Flavour, Placement, placement, steps
+from pytest_smol.groups import Flavour, Placement, flavour_of, placement, steps
 from pytest_smol.guestsession import GuestSession, Project
 from pytest_smol.marker import Mark, marker_arguments, marks_of, place
 from pytest_smol.nodes import GuestCollector, GuestItem
@@ -112,7 +112,7 @@ class SmolSession:
 
     @property
     def _default_flavour(self) -> Flavour:
-        return Flavour(self._settings.memory, "host")
+        return flavour_of(self._settings)
 
     def _echo(self, data: bytes) -> None:
         """Guest output as it comes, for ``-s``."""
