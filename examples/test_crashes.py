@@ -46,7 +46,7 @@ def test_segmentation_fault():
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-@pytest.mark.smol(timeout=20)
+@pytest.mark.smol(timeout=10)
 def test_fork_bomb():
     while True:
         try:

@@ -18,7 +18,7 @@ REASONS: Mapping[str, str | None] = {
     "test_exit_at_once": r"exited with status 0",
     "test_segmentation_fault": r"killed by SIGSEGV",
     # Which comes first is the kernel's and the clock's affair: no memory, or no time left.
-    "test_fork_bomb": r"out of memory|killed by SIG|20 s",
+    "test_fork_bomb": r"out of memory|killed by SIG|10 s",
     "test_memory_exhaustion": r"out of memory|MemoryError",
     "test_hang": r"\b5 s",
     "test_all_is_well": None,
