@@ -6,6 +6,7 @@ user's rights, so a directory that somebody else can write to is refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -61,9 +62,8 @@ def directory() -> Path:
     path = location(os.environ)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
-    except FileExistsError:
-        pass  # a file or a dangling link: trusted() says so
+        with contextlib.suppress(FileExistsError):  # whatever it is, trusted() judges it
+            path.mkdir(mode=0o700)
     except OSError as error:
         raise DiskFull(
             f"the cache directory {path} cannot be made: {error.strerror}",
