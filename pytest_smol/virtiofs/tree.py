@@ -65,17 +65,18 @@ class Tree:
     """One guest's file system. For one thread at a time.
 
     ``state`` is what a frozen tree left behind: the guest that this one serves
-    holds its nodes. ``composed_valid`` is for how many seconds a guest may keep
-    attributes of directories that the view composes; 0 where a later snapshot
-    may show the guest a larger view.
+    holds its nodes. ``view_grows`` says that a later tree may show this guest a
+    larger view, so that it must not keep attributes of directories that the view
+    composes (the price: a GETATTR for each such component of each path that it
+    walks). By default only a view that is shown without a state may grow.
     """
 
-    def __init__(self, view: View, state: TreeState | None = None, *, composed_valid: int = 0) -> None:
+    def __init__(self, view: View, state: TreeState | None = None, *, view_grows: bool | None = None) -> None:
         self._base = state or TreeState()
         self._nodes = NodeTable(self._base.nodes)
         self._devices = Devices(self._base.devices)
         self._flags = InitFlag(self._base.flags)
-        self._composed_valid = composed_valid
+        self._composed_valid = 0 if (state is None if view_grows is None else view_grows) else VALID
         self._places = Places(view)
         self._observer = Observer()
         self._directories = Directories(self._places, self._devices, self._observer)
