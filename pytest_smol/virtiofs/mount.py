@@ -41,6 +41,9 @@ class Loop(Protocol):
     def unwatch(self, fd: int) -> None:
         """Do so no more."""
 
+    def closed(self, mount: Mount) -> None:
+        """The mount is closed, and needs nothing any more."""
+
 
 @dataclass
 class Queue:
@@ -97,6 +100,7 @@ class Mount:
             if not self._closed:
                 self._closed = True
                 os.close(self.failed_fd)
+                self._loop.closed(self)
 
     def ready(self, fd: int) -> None:
         """``fd`` can be read: do what it is watched for. Never raises. For the server's thread."""

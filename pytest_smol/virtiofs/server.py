@@ -27,6 +27,7 @@ class Server:
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
+        self._open: set[Mount] = set()
         self._mounts: dict[int, Mount] = {}  # by file descriptor watched
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="smol-virtiofs", daemon=True)
@@ -41,7 +42,7 @@ class Server:
         self._stopping = True
         os.write(self._wake, (1).to_bytes(8, "little"))
         self._thread.join()
-        for mount in set(self._mounts.values()):
+        for mount in list(self._open):
             mount.close()
         self._epoll.close()
         os.close(self._wake)
@@ -52,7 +53,9 @@ class Server:
         ``pid`` is a child of this process that is not reaped before the mount
         is closed. The mount owns ``sock`` and ``tree`` from now on.
         """
-        return Mount(self, sock, ProcessMemory(pid), tree)
+        mount = Mount(self, sock, ProcessMemory(pid), tree)
+        self._open.add(mount)
+        return mount
 
     def watch(self, fd: int, mount: Mount) -> None:
         """Call ``mount.ready(fd)`` in the server's thread whenever ``fd`` can be read."""
@@ -63,6 +66,10 @@ class Server:
         """Do so no more."""
         self._mounts.pop(fd, None)
         self._epoll.unregister(fd)
+
+    def closed(self, mount: Mount) -> None:
+        """The mount is closed, and needs nothing any more."""
+        self._open.discard(mount)
 
     def _run(self) -> None:
         while not self._stopping:

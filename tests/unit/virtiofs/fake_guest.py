@@ -43,11 +43,11 @@ class BytesMemory(Memory):
 class Driver:
     """The guest's half of one virtqueue; parts lie at the start of the memory, buffers after 64 KiB."""
 
-    def __init__(self, memory: BytesMemory, num: int = 8) -> None:
+    def __init__(self, memory: BytesMemory, num: int = 8, origin: int = QEMU) -> None:
         self.memory = memory
         self.num = num
         self.desc, self.avail, self.used = 0, 16 * num, 0x8000
-        self.addresses = Addresses(QEMU, QEMU + self.used, QEMU + self.avail)
+        self.addresses = Addresses(origin, origin + self.used, origin + self.avail)
         self.avail_idx = 0
         self.next_buffer = 0x10000
         self.next_desc = 0

@@ -109,6 +109,7 @@ def test_replies_carry_length_error_and_number() -> None:
 @given(st.binary(min_size=1, max_size=255))
 def test_a_dirent_is_padded_to_eight_bytes(name: bytes) -> None:
     data = fuse.encode_dirent(11, 12, 8, name)
-    assert len(data) == fuse.dirent_size(len(name)) and len(data) % 8 == 0
+    assert len(data) == fuse.dirent_size(len(name))
+    assert len(data) % 8 == 0
     assert fuse.DIRENT.unpack(data) == {"ino": 11, "off": 12, "namelen": len(name), "type": 8}
     assert data[24:].rstrip(b"\0") == name.rstrip(b"\0")

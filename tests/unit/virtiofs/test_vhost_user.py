@@ -73,7 +73,8 @@ def test_file_descriptors_belong_to_the_message_they_came_with() -> None:
         Message(T.GET_FEATURES, 1, b""),
     ]
     decoder.feed(kick[:13], [6, 7])
-    assert decoder.close() == (6, 7) and decoder.close() == ()
+    assert decoder.close() == (6, 7)
+    assert decoder.close() == ()
 
 
 @pytest.mark.parametrize(
@@ -105,10 +106,8 @@ def test_any_bytes_are_messages_or_an_error(data: bytes) -> None:
 
 
 def test_a_reply_is_packed_without_padding() -> None:
-    assert (
-        encode(T.GET_FEATURES, u64(3)) == struct.pack("<IIIQ", 1, 5, 8, 3)
-        and len(encode(T.GET_FEATURES, u64(3))) == 20
-    )
+    assert encode(T.GET_FEATURES, u64(3)) == struct.pack("<IIIQ", 1, 5, 8, 3)
+    assert len(encode(T.GET_FEATURES, u64(3))) == 20
 
 
 def test_features_are_offered_and_chosen() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import pytest
@@ -21,7 +22,8 @@ def test_a_request_is_answered() -> None:
     first, second = driver.request([b"he", b"llo"], [3, 100])
     assert vring.process(upper, 16) == (True, False)
     assert driver.bytes_at(first, 3) + driver.bytes_at(second, 3) == b"HELLO\0"
-    assert driver.used_idx == 1 and driver.used_elem(0) == (0, 5)
+    assert driver.used_idx == 1
+    assert driver.used_elem(0) == (0, 5)
 
 
 def test_the_used_index_is_written_last() -> None:
@@ -54,7 +56,8 @@ def test_indices_wrap_around() -> None:
         (reply,) = driver.request([b"abc%d" % n], [9])
         vring.process(upper, 16)
         assert driver.bytes_at(reply, 4) == b"ABC%d" % n
-    assert driver.used_idx == 3 and vring.last_avail == 3
+    assert driver.used_idx == 3
+    assert vring.last_avail == 3
 
 
 def test_a_reply_is_optional_and_so_are_both_directions() -> None:
@@ -192,8 +195,7 @@ def test_a_base_is_a_16_bit_index() -> None:
 def test_whatever_a_guest_writes_into_its_ring_it_is_answered_or_refused(data: bytes) -> None:
     driver = Driver(BytesMemory())
     driver.memory.bytes[: len(data)] = data
-    try:
-        driver.vring().process(upper, 16)
-    except ProtocolError:
-        pass
-    assert driver.used_idx <= 16 + 8
+    vring = driver.vring()
+    with contextlib.suppress(ProtocolError):
+        vring.process(upper, 16)
+    assert vring.last_used <= 16 + driver.num
