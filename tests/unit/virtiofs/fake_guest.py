@@ -36,7 +36,7 @@ class BytesMemory(Memory):
             self.bytes[start : start + length], data = data[:length], data[length:]
 
     def _at(self, address: int, length: int) -> int:
-        assert address >= QEMU and address + length <= QEMU + len(self.bytes), hex(address)
+        assert QEMU <= address <= QEMU + len(self.bytes) - length, hex(address)
         return address - QEMU
 
 

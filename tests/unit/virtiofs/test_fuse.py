@@ -47,10 +47,12 @@ def test_opcodes_and_flags_are_the_kernels() -> None:
         assert found or opcode is fuse.Opcode.STATX  # newer than some headers
     for flag in fuse.InitFlag:
         found = re.search(rf"#define FUSE_{flag.name}\s+\(1 << (\d+)\)", text)
-        assert found and 1 << int(found[1]) == flag, flag
+        assert found, flag
+        assert 1 << int(found[1]) == flag, flag
     for open_flag in fuse.OpenFlag:
         found = re.search(rf"#define FOPEN_{open_flag.name}\s+\(1 << (\d+)\)", text)
-        assert found and 1 << int(found[1]) == open_flag, open_flag
+        assert found, open_flag
+        assert 1 << int(found[1]) == open_flag, open_flag
 
 
 def test_a_layout_packs_by_name_and_unpacks_the_same() -> None:

@@ -106,7 +106,7 @@ GOOD = [1, "", DIR, 1]
     ],
 )
 def test_other_json_is_refused(nodes: object) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"node|unpack|int\(\)"):
         FrozenNodes.from_json({"next_id": 9, "nodes": nodes})
 
 

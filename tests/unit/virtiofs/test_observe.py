@@ -118,7 +118,7 @@ def test_names_that_are_no_text_survive_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", [None, [], ["p", 1, 2, 3, 4], ["p", "x", 2, 3, 4, ""], 5])
 def test_other_json_is_refused(row: object) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"not an observation|unpack|int\(\)"):
         Observation.from_json(row)
 
 

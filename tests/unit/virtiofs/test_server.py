@@ -1,4 +1,4 @@
-"""The server against a front-end played here: real sockets, eventfds and process_vm calls, on our own memory."""
+"""The server against a front-end played here: real sockets, eventfds and process_vm calls."""
 
 from __future__ import annotations
 
