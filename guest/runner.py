@@ -20,12 +20,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from pytest_smol.guest.collection import CollectedTree
 from pytest_smol.guest.identity import as_root, become_distinct, drop_caches, set_user
 from pytest_smol.guest.port import Port
 
 # What the first test of a fork would otherwise import, perhaps from a root that a test has deleted.
-_WARM_MODULES = ("encodings.idna", "encodings.latin_1", "pygments.lexers.python", "pygments.formatters.terminal", "pdb")
+_WARM_MODULES = (
+    "encodings.idna",
+    "encodings.latin_1",
+    "pygments.lexers.python",
+    "pygments.formatters.terminal",
+    "pdb",
+)
 
 _WARM_SUITE = """
 import pytest, warnings
@@ -95,7 +102,17 @@ class _Silent:
             self._steps = [[row["item"]["number"], None] for row in fields["rows"] if "item" in row]
 
     def receive(self) -> dict[str, Any]:
-        return {"type": "run", "steps": self._steps, "fresh": None}
+        return {"type": "run", "steps": self._steps, "failed": 0, "fresh": None}
+
+
+class MuteReporter:
+    """The terminal reporter without its hooks: the host reports, but who wants to write there can."""
+
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reporter, name)
 
 
 class GuestPlugin:
@@ -108,8 +125,12 @@ class GuestPlugin:
         self._number = 0
         self._config: pytest.Config
 
+    @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         self._config = config
+        reporter = config.pluginmanager.unregister(name="terminalreporter")
+        if reporter is not None:
+            config.pluginmanager.register(MuteReporter(reporter), "terminalreporter")
 
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
         self._port.send("collecting", nodeid=collector.nodeid)
@@ -123,11 +144,6 @@ class GuestPlugin:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if not report.passed:
             self._port.send("collect_report", data=self._serialised(report))
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """The host's terminal reporter does the reporting; options of this one stay known."""
-        session.config.pluginmanager.unregister(name="terminalreporter")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection(self) -> Iterator[None]:
@@ -159,6 +175,7 @@ class GuestPlugin:
         if order["fresh"] is not None:
             with as_root():
                 become_distinct(order["fresh"])
+        session.testsfailed += order["failed"]
         self._port.send("fresh")
         self._run(session, order["steps"])
         return True
@@ -168,7 +185,10 @@ class GuestPlugin:
         deselected = [self._tree.number(item) for item in self._deselected]
         for rows in self._tree.batches():
             self._port.send("nodes", rows=rows)
-        self._port.send("collected", items=numbers, deselected=deselected)
+        lines = self._config.hook.pytest_report_collectionfinish(
+            config=self._config, start_path=self._config.rootpath, items=session.items
+        )
+        self._port.send("collected", items=numbers, deselected=deselected, lines=_flat(lines))
 
     def _run(self, session: pytest.Session, steps: list[list[Any]]) -> None:
         items = self._tree.items
@@ -197,6 +217,11 @@ class GuestPlugin:
         return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
 
 
+def _flat(lines: list[Any]) -> list[str]:
+    """What a hook's callers gave, each a line or some lines, in the order in which pytest shows them."""
+    return [str(line) for given in reversed(lines) for line in ([given] if isinstance(given, str) else given)]
+
+
 def settle_memory() -> None:
     """Leave nothing for the collector to move: every fork would copy what it touches."""
     gc.collect()
@@ -209,6 +234,7 @@ def begin_session(order: dict[str, Any]) -> None:
     if order["drop_caches"]:
         drop_caches()
     os.environ.update(order["env"])
+    sys.argv[:] = order["argv"]
     os.umask(order["umask"])
     sys.path[:] = order["sys_path"]
     importlib.invalidate_caches()

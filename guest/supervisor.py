@@ -8,8 +8,8 @@ kernel protects PID 1, so that the host always hears of it.
 from __future__ import annotations
 
 import os
+import select
 import signal
-import sys
 
 from pytest_smol.wire import encode
 
@@ -25,14 +25,17 @@ def open_port(name: str) -> int:
     raise LookupError(f"the machine has no virtio-serial port smol.{name}")
 
 
-def start_runner(control: int, stdio: int) -> int:
+def start_runner(control: int, stdout: int, stderr: int) -> int:
     """Fork the process that will run pytest; give its pid."""
     pid = os.fork()
     if pid:
         return pid
     os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     null = os.open("/dev/null", os.O_RDONLY)
-    for source, target in ((null, 0), (stdio, 1), (stdio, 2)):
+    for source, target in ((null, 0), (stdout, 1), (stderr, 2)):
         os.dup2(source, target)
     from pytest_smol.guest import runner
 
@@ -40,14 +43,34 @@ def start_runner(control: int, stdio: int) -> int:
     os._exit(0)
 
 
+def watch(runner: int, lifecycle: int, children: int) -> None:
+    """Serve for ever: reap children, and do the one thing that the host may ask for.
+
+    ``children`` becomes readable when a child has ended. Any byte on
+    ``lifecycle`` asks for the runner to be aborted, which makes its
+    faulthandler say where it hangs.
+    """
+    poll = select.poll()
+    poll.register(children, select.POLLIN)
+    poll.register(lifecycle, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if lifecycle in ready and os.read(lifecycle, 64):
+            os.kill(runner, signal.SIGABRT)
+        if children in ready:
+            os.read(children, 4096)
+            reap(runner, lifecycle)
+
+
 def reap(runner: int, lifecycle: int) -> None:
-    """Wait for children for ever; tell the host once when the runner is gone."""
+    """Reap all children that have ended; tell the host if the runner is one of them."""
     while True:
         try:
-            pid, status = os.waitpid(-1, 0)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            signal.pause()
-            continue
+            return
+        if pid == 0:
+            return
         if pid == runner:
             os.write(lifecycle, encode(death(status)))
 
@@ -61,9 +84,11 @@ def death(status: int) -> dict[str, object]:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 ignores what it has no handler for
-    sys.stdout.flush()
-    lifecycle = open_port("lifecycle")
-    reap(start_runner(open_port("control"), open_port("stdio")), lifecycle)
+    children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wakeup)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    control, lifecycle, stdout, stderr = map(open_port, ("control", "lifecycle", "stdout", "stderr"))
+    watch(start_runner(control, stdout, stderr), lifecycle, children)
 
 
 if __name__ == "__main__":

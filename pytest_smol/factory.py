@@ -15,7 +15,7 @@ from pytest_smol import accel, bootfiles, cache, qemu
 from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
 from pytest_smol.image import base_view
 from pytest_smol.interpreter import start_command
-from pytest_smol.machine import Machine
+from pytest_smol.machine import Machine, OutputSink
 from pytest_smol.options import Settings
 from pytest_smol.qemu import Hardware, Kernel
 from pytest_smol.rundir import RunDirectory, sweep
@@ -112,7 +112,7 @@ class MachineFactory:
             try:
                 self._wait_ready(machine)
             except MachineError as error:
-                error.evidence = "\n".join(filter(None, (error.evidence, machine.console.text(), machine.output.text())))
+                error.evidence = "\n".join(filter(None, (error.evidence, machine.last_words())))
                 raise
             state = directory / "state"
             return Snapshot(hardware, self.view, ram, state, machine.freeze(state))
@@ -133,12 +133,14 @@ class MachineFactory:
                 if message["type"] == "ready":
                     return
 
-    def resume(self, snapshot: Snapshot, view: View, on_output: Callable[[bytes], None] | None = None) -> Machine:
+    def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
         """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""
         tree = Tree(view, snapshot.tree)
-        return self._restored(snapshot, Machine(snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output))
+        return self._restored(
+            snapshot, Machine(snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output)
+        )
 
-    def fork(self, snapshot: Snapshot, on_output: Callable[[bytes], None] | None = None) -> Machine:
+    def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes."""
         self.forks += 1
         tree = Tree(snapshot.view, snapshot.tree)

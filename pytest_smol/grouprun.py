@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from pytest_smol.errors import MachineTimeout, ProtocolError, SmolError
 from pytest_smol.factory import MachineFactory, fresh_identity
 from pytest_smol.groups import Step
-from pytest_smol.machine import Machine
+from pytest_smol.machine import Machine, OutputSink
 from pytest_smol.reports import PHASES, ReportBuilder
 from pytest_smol.snapshots import Snapshot
 from pytest_smol.wire import Message
@@ -41,7 +41,7 @@ class GroupRun:
         snapshot: Snapshot,
         steps: list[Step],
         reports: ReportBuilder,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: OutputSink | None = None,
     ) -> None:
         self._factory = factory
         self._snapshot = snapshot
@@ -66,13 +66,15 @@ class GroupRun:
 
     def _exchange(self, test: _TestRun) -> Iterator[pytest.TestReport]:
         if self._machine is None:
-            self._machine = self._begin(test.deadline)
+            self._machine = self._begin(test.deadline, test.item.session.testsfailed)
         number = self._steps[0][0]
         while True:
             message = self._receive(self._machine, test)
             kind = message["type"]
             if kind == "stop":
-                self.stop = Stop(message["kind"], self._reports.clean(message["reason"]), message["returncode"])
+                self.stop = Stop(
+                    message["kind"], self._reports.clean(message["reason"]), message["returncode"]
+                )
             elif kind == "warning":
                 self._reports.relay_warning(message)
             elif kind == "done" and self.stop is not None:
@@ -88,15 +90,18 @@ class GroupRun:
         try:
             return machine.receive(test.deadline)
         except MachineTimeout:
+            machine.abort_test()
             raise MachineTimeout(
                 f"the test was not over after {test.timeout:g} s",
                 remedy="if it needs longer, raise --smol-timeout or the timeout of its smol marker",
             ) from None
 
-    def _begin(self, deadline: float) -> Machine:
+    def _begin(self, deadline: float, failed: int) -> Machine:
+        """A fork that has its orders; ``failed`` tests of the run count towards its --maxfail."""
         machine = self._factory.fork(self._snapshot, self._on_output)
         self._machine = machine
-        machine.send({"type": "run", "steps": [list(step) for step in self._steps], "fresh": fresh_identity()})
+        order = {"steps": [list(step) for step in self._steps], "failed": failed, "fresh": fresh_identity()}
+        machine.send({"type": "run", **order})
         if machine.receive(deadline)["type"] != "fresh":
             raise ProtocolError("the guest did not acknowledge its new identity")
         return machine
@@ -112,7 +117,7 @@ class _TestRun:
     """What one test has reported so far."""
 
     def __init__(self, item: pytest.Item, reports: ReportBuilder, begin: float, timeout: float) -> None:
-        self._item = item
+        self.item = item
         self._reports = reports
         self._begin = begin
         self._phase = -1
@@ -122,10 +127,14 @@ class _TestRun:
 
     def report(self, data: dict[str, Any]) -> pytest.TestReport:
         """A guest's report, checked to be in turn. Raises :class:`ProtocolError`."""
-        report = self._reports.test_report(self._item, data, time.monotonic() - self._begin)
+        report = self._reports.test_report(self.item, data, time.monotonic() - self._begin)
         phase = PHASES.index(str(report.when))
         self._count += 1
-        if phase < self._phase or self._count > MAX_REPORTS or (phase == self._phase and report.when != "call"):
+        if (
+            phase < self._phase
+            or self._count > MAX_REPORTS
+            or (phase == self._phase and report.when != "call")
+        ):
             raise ProtocolError(f"the guest reported {report.when} out of turn")
         self._phase = phase
         return report
@@ -134,9 +143,9 @@ class _TestRun:
         """The reports of a test whose machine went wrong, in the phase that it had reached."""
         when = PHASES[min(self._phase + 1, len(PHASES) - 1)]
         duration = time.monotonic() - self._begin
-        yield self._reports.crash_report(self._item, when, error, _sections(machine), duration)
+        yield self._reports.crash_report(self.item, when, error, _sections(machine), duration)
         if when != "teardown":
-            yield self._reports.passed_teardown(self._item)
+            yield self._reports.passed_teardown(self.item)
 
 
 def _sections(machine: Machine | None) -> list[tuple[str, str]]:
@@ -144,5 +153,5 @@ def _sections(machine: Machine | None) -> list[tuple[str, str]]:
     if machine is None:
         return []
     machine.drain()
-    tails = (("guest console", machine.console.text()), ("guest output", machine.output.text()))
+    tails = (("guest console", machine.console.text()), ("guest stderr", machine.output["stderr"].text()))
     return [(f"Captured {title}", text) for title, text in tails if text.strip()]

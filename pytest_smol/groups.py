@@ -35,8 +35,9 @@ class Placement:
     flavour: Flavour
 
 
-def flavour_of(settings: Settings, arguments: MarkerArguments = MarkerArguments()) -> Flavour:
+def flavour_of(settings: Settings, arguments: MarkerArguments | None = None) -> Flavour:
     """The flavour that settings and a marker ask for; the host's user may be root itself."""
+    arguments = arguments or MarkerArguments()
     user = arguments.user or "host"
     return Flavour(arguments.memory or settings.memory, "root" if os.getuid() == 0 else user)
 

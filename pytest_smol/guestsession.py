@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pytest_smol.errors import MachineError, ProtocolError
 from pytest_smol.factory import MachineFactory, fresh_identity
 from pytest_smol.groups import Flavour
 from pytest_smol.image import project_view
-from pytest_smol.machine import Machine
+from pytest_smol.machine import Machine, OutputSink
 from pytest_smol.nodes import NodeTable
 from pytest_smol.reports import ReportBuilder
 from pytest_smol.snapshots import Origin, Snapshot, seal
@@ -34,6 +34,7 @@ class Project:
     """What a guest needs to know of the host's run of pytest."""
 
     args: tuple[str, ...]
+    argv: tuple[str, ...]
     rootdir: Path
     cwd: Path
     sys_path: tuple[str, ...]
@@ -58,6 +59,7 @@ class Project:
         return {
             "type": "session",
             "args": list(self.args),
+            "argv": list(self.argv),
             "cwd": str(self.cwd),
             "env": self.env,
             "sys_path": list(self.sys_path),
@@ -91,6 +93,7 @@ class Collected:
     nodes: NodeTable
     order: list[int] = field(default_factory=list)
     deselected: list[int] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[Message] = field(default_factory=list)
     collecting: str = ""
@@ -108,6 +111,7 @@ class Collected:
             self.warnings.append(message)
         elif kind == "collected":
             self.order, self.deselected = message["items"], message["deselected"]
+            self.lines = [str(line) for line in message["lines"]]
         else:
             raise ProtocolError(f"the guest sent a {kind!r} message while it collected")
         return bool(kind == "collected")
@@ -119,13 +123,15 @@ class GuestSession:
     snapshot: Snapshot
     origin: Origin
 
-    def __init__(self, factory: MachineFactory, project: Project, flavour: Flavour, reports: ReportBuilder) -> None:
+    def __init__(
+        self, factory: MachineFactory, project: Project, flavour: Flavour, reports: ReportBuilder
+    ) -> None:
         self._factory = factory
         self._project = project
         self._flavour = flavour
         self.collected = Collected(NodeTable(reports.clean))
 
-    def start(self, timeout: float, on_output: Callable[[bytes], None] | None = None) -> None:
+    def start(self, timeout: float, on_output: OutputSink | None = None) -> None:
         """Bring the guest from the base snapshot to the one that forks are made of.
 
         Raises :class:`SessionEnded` when the guest's pytest gives up, and
@@ -145,7 +151,7 @@ class GuestSession:
             tree = machine.freeze(base.state)
         except MachineError as error:
             machine.drain()
-            error.evidence = "\n".join(filter(None, (error.evidence, machine.console.text(), machine.output.text())))
+            error.evidence = "\n".join(filter(None, (error.evidence, machine.last_words())))
             raise
         finally:
             self._factory.retire(machine)
@@ -158,7 +164,7 @@ class GuestSession:
             if message["type"] == "usage_error":
                 usage = [str(line) for line in message["lines"]]
             elif message["type"] == "exit":
-                raise SessionEnded(message["status"], usage, machine.output.text(1000))
+                raise SessionEnded(message["status"], usage, machine.last_words(1000))
             elif self.collected.take(message):
                 return
 

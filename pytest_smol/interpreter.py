@@ -37,4 +37,12 @@ def start_command(environ: Mapping[str, str] = os.environ) -> list[str]:
     variables[GUEST_VARIABLE] = "1"
     assignments = [f"{name}={value}" for name, value in sorted(variables.items())]
     flags = ["-" + letter * int(getattr(sys.flags, field)) for field, letter in _FLAGS.items()]
-    return ["/usr/bin/env", "-i", *assignments, sys.executable, *filter(lambda flag: flag != "-", flags), "-m", SUPERVISOR]
+    return [
+        "/usr/bin/env",
+        "-i",
+        *assignments,
+        sys.executable,
+        *filter(lambda flag: flag != "-", flags),
+        "-m",
+        SUPERVISOR,
+    ]

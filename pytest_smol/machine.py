@@ -20,9 +20,9 @@ from pytest_smol.qmp import QmpClient
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.state import TreeState
 from pytest_smol.virtiofs.tree import Tree
-from pytest_smol.wire import FROM_GUEST, Decoder, Message, WireError, encode
+from pytest_smol.wire import FROM_GUEST, MAX_FRAME, Decoder, Message, WireError, encode
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "OutputSink"]
 
 _CAPABILITIES = [
     {"capability": "x-ignore-shared", "state": True},
@@ -35,10 +35,17 @@ _QEMU_TIMEOUT = 60.0
 #: How long to wait for QEMU to end by itself after its connections closed, in seconds.
 _LAST_WORDS = 5.0
 
+#: How often one stream is read before the others have their turn; holds the largest frame.
+_MOST_READS = 2 * (MAX_FRAME >> 16)
+
 
 def _file_channel(path: Path) -> list[dict[str, Any]]:
     address = {"transport": "file", "filename": str(path), "offset": 0}
     return [{"channel-type": "main", "addr": address}]
+
+
+#: Takes the name of a stream (``stdout`` or ``stderr``) and what the guest wrote to it.
+OutputSink = Callable[[str, bytes], None]
 
 
 class Machine:
@@ -46,8 +53,8 @@ class Machine:
 
     ``ram`` is the memory file. With ``kernel`` the machine boots at once;
     without, :meth:`restore` brings it to life. ``private`` maps the memory
-    copy-on-write. ``on_output`` is given what the guest's processes write to
-    standard output and error.
+    copy-on-write. ``on_output`` is given what the test process writes to its
+    standard output and error, with the name of the stream.
     """
 
     def __init__(
@@ -59,10 +66,10 @@ class Machine:
         *,
         private: bool = False,
         kernel: Kernel | None = None,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: OutputSink | None = None,
     ) -> None:
         self.console = Tail()
-        self.output = Tail()
+        self.output = {"stdout": Tail(), "stderr": Tail()}
         self.tree = tree
         self._on_output = on_output
         self._messages: deque[Message] = deque()
@@ -74,7 +81,13 @@ class Machine:
             self._stack = stack.pop_all()
 
     def _start(
-        self, stack: ExitStack, server: Server, hardware: Hardware, ram: Path, private: bool, kernel: Kernel | None
+        self,
+        stack: ExitStack,
+        server: Server,
+        hardware: Hardware,
+        ram: Path,
+        private: bool,
+        kernel: Kernel | None,
     ) -> None:
         ours, theirs = {}, []
         with ExitStack() as child_ends:
@@ -176,6 +189,21 @@ class Machine:
                 raise MachineTimeout("no answer came from the guest in time")
         return self._messages.popleft()
 
+    def last_words(self, lines: int = 40) -> str:
+        """The last ``lines`` of the console and of the test process's streams."""
+        tails = (self.console, *self.output.values())
+        return "\n".join(text for tail in tails if (text := tail.text(lines)))
+
+    def abort_test(self) -> None:
+        """Ask PID 1 to abort the test process, and wait a moment for what it says of where it hangs."""
+        deadline = time.monotonic() + _LAST_WORDS
+        try:
+            self._sockets["lifecycle"].send(b"!")
+            while not self._died and not self._ended and self._take(deadline - time.monotonic()):
+                self._messages.clear()
+        except (OSError, ProtocolError):
+            return
+
     def drain(self) -> None:
         """Take what the console and the output have brought, without waiting."""
         self._take(0)
@@ -193,7 +221,8 @@ class Machine:
         return True
 
     def _take_from(self, name: str, sock: socket.socket) -> bool:
-        while True:
+        # Bounded, so that a guest that floods a stream cannot keep us from its deadline.
+        for _ in range(_MOST_READS):
             try:
                 data = sock.recv(1 << 16)
             except BlockingIOError:
@@ -203,14 +232,15 @@ class Machine:
             if not data:
                 return False
             self._accept(name, data)
+        return True
 
     def _accept(self, name: str, data: bytes) -> None:
         if name == "console":
             self.console.add(data)
-        elif name == "stdio":
-            self.output.add(data)
+        elif name in self.output:
+            self.output[name].add(data)
             if self._on_output is not None:
-                self._on_output(data)
+                self._on_output(name, data)
         else:
             self._decode(name, data)
 
@@ -232,7 +262,11 @@ class Machine:
             self.process.wait(_LAST_WORDS)
         self._take(0)
         remains = Remains(
-            self.console.text(200), self.qmp.events, self._died, self.process.returncode, self.process.stderr()
+            self.console.text(200),
+            self.qmp.events,
+            self._died,
+            self.process.returncode,
+            self.process.stderr(),
         )
         return MachineDied(cause(remains), evidence=self.process.stderr())
 

@@ -40,11 +40,13 @@ def place(node: Any) -> str:
 
 
 def marks_of(item: pytest.Item) -> list[Mark]:
-    """The ``smol`` markers of a test, closest first. Raises :class:`SettingError` for positional arguments."""
+    """The ``smol`` markers of a test, closest first. Raises :class:`SettingError`."""
     marks = []
     for node, mark in item.iter_markers_with_node("smol"):
         if mark.args:
-            raise SettingError(f"{item.nodeid}: the smol marker takes no positional arguments", remedy=DESCRIPTION)
+            raise SettingError(
+                f"{item.nodeid}: the smol marker takes no positional arguments", remedy=DESCRIPTION
+            )
         marks.append(Mark(place(node), node.nodeid, mark.kwargs))
     return marks
 
@@ -66,7 +68,9 @@ def marker_arguments(nodeid: str, marks: Sequence[Mark]) -> MarkerArguments:
         merged.update(mark.kwargs)
     unknown = merged.keys() - _ARGUMENTS.keys()
     if unknown:
-        raise SettingError(f"{nodeid}: the smol marker has no argument {', '.join(sorted(unknown))}", remedy=DESCRIPTION)
+        raise SettingError(
+            f"{nodeid}: the smol marker has no argument {', '.join(sorted(unknown))}", remedy=DESCRIPTION
+        )
     return MarkerArguments(
         **{
             name: converted(_ARGUMENTS[name], value, f"{nodeid}: @pytest.mark.smol: {name}")

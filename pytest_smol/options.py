@@ -6,6 +6,7 @@ One row makes the command-line flag, the ini value and the field of
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,17 @@ import pytest
 
 from pytest_smol.errors import SettingError
 
-__all__ = ["ACCELERATORS", "SCOPES", "Settings", "add_options", "choice", "converted", "memory", "seconds"]
+__all__ = [
+    "ACCELERATORS",
+    "SCOPES",
+    "Settings",
+    "accept_unknown",
+    "add_options",
+    "choice",
+    "converted",
+    "memory",
+    "seconds",
+]
 
 SCOPES = ("test", "class", "module", "session")
 ACCELERATORS = ("auto", "kvm", "tcg")
@@ -147,3 +158,14 @@ def add_options(parser: pytest.Parser) -> None:
             group.addoption(flag, dest=f"smol_{row.name}", metavar=row.metavar, default=None, help=row.help)
         parser.addini(f"smol_{row.name}", row.help, type="string", default="")
     parser.addini("smol_env", "more environment variables for the guest, by name", type="args", default=[])
+
+
+def accept_unknown(parser: pytest.Parser, args: list[str]) -> None:
+    """Let the host accept options that only a conftest.py of the guest defines.
+
+    Whether they exist and what they mean is decided in the guest, which is
+    given the same command line.
+    """
+    _, unknown = parser.parse_known_and_unknown_args(list(args))
+    for name in {arg.split("=")[0] for arg in unknown if arg.startswith("--") and arg != "--"}:
+        parser.addoption(name, dest=f"guest_only_{name}", action="append", nargs="?", help=argparse.SUPPRESS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +13,7 @@ from pytest_smol import marker, options
 from pytest_smol.errors import SmolError
 
 if TYPE_CHECKING:
+    from pytest_smol.guestsession import SessionEnded
     from pytest_smol.session import SmolSession
 
 _SYS_PATH = pytest.StashKey[tuple[str, ...]]()
@@ -26,11 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> None:
     early_config.stash[_SYS_PATH] = tuple(path or os.getcwd() for path in sys.path)
     if early_config.known_args_namespace.smol and _IN_GUEST not in os.environ:
         # With --smol no code of the project runs on the host; the guest loads its conftest files.
         early_config.known_args_namespace.noconftest = True
+        options.accept_unknown(parser, args)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +60,7 @@ class HostPlugin:
         self._config = config
         self._settings = settings
         self._session: SmolSession | None = None
+        self._ended: SessionEnded | None = None
 
     # --- start ----------------------------------------------------------------------------
 
@@ -65,7 +70,7 @@ class HostPlugin:
             self._open()
 
     def _open(self, items: Sequence[pytest.Item] = ()) -> None:
-        """Start what this run, or these ``items``, need; a host that cannot is a usage error, before any test."""
+        """Start what this run, or these ``items``, need; raises UsageError where the host cannot."""
         from pytest_smol.guestsession import SessionEnded
 
         try:
@@ -75,7 +80,11 @@ class HostPlugin:
         except SmolError as error:
             raise pytest.UsageError(str(error)) from error
         except SessionEnded as ended:
-            raise _usage_error(ended) from ended
+            if not ended.lines:
+                sys.stderr.write(ended.output + "\n")
+            if not (ended.lines and self._settings.everything):
+                raise pytest.UsageError(*ended.lines) from ended
+            self._ended = ended  # pytest raises these while it collects
 
     def _runs_in_vm(self, item: pytest.Item) -> bool:
         return self._settings.everything or item.get_closest_marker("smol") is not None
@@ -86,6 +95,7 @@ class HostPlugin:
 
         project = Project(
             args=tuple(str(arg) for arg in self._config.invocation_params.args),
+            argv=tuple(sys.argv),
             rootdir=self._config.rootpath,
             cwd=self._config.invocation_params.dir,
             sys_path=self._config.stash[_SYS_PATH],
@@ -103,10 +113,12 @@ class HostPlugin:
 
     # --- collect --------------------------------------------------------------------------
 
-    @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool | None:
         if self._session is None:
             return None
+        if self._ended is not None:
+            session.config.hook.pytest_collection_finish(session=session)
+            raise pytest.UsageError(*self._ended.lines)
         try:
             self._session.collect(session)
             self._session.adopt(session.items, self._runs_in_vm)
@@ -122,11 +134,18 @@ class HostPlugin:
         if self._session is None and wanted:
             self._open(session.items)
 
-    def pytest_report_collectionfinish(self) -> str | None:
-        """In a run of marked tests the header was printed before any was known."""
-        if self._session is None or self._settings.everything:
-            return None
-        return self._session.describe()
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_report_collectionfinish(self) -> Generator[None, Any, Any]:
+        """With --smol it was the guest that collected, so its plugins' lines are shown, not the host's.
+
+        In a run of marked tests the header was printed before any was known.
+        """
+        lines = yield
+        if self._session is None:
+            return lines
+        if self._settings.everything:
+            return [[line] for line in reversed(self._session.collection_lines)]
+        return [*lines, self._session.describe()]
 
     # --- run ------------------------------------------------------------------------------
 
@@ -147,10 +166,3 @@ class HostPlugin:
         if self._session is not None:
             self._session.close()
             self._session = None
-
-
-def _usage_error(ended: Any) -> pytest.UsageError:
-    """The guest's pytest gave up before a test ran: say what it said, in the host's voice."""
-    if not ended.lines:
-        sys.stderr.write(ended.output + "\n")
-    return pytest.UsageError(*ended.lines)

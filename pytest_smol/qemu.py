@@ -22,7 +22,7 @@ OLDEST = (8, 2)
 FS_TAG = "smol"
 
 #: virtio-serial ports by name, in the order in which they stand on the command line.
-PORTS = ("control", "lifecycle", "stdio")
+PORTS = ("control", "lifecycle", "stdout", "stderr")
 
 #: Chardevs that QEMU inherits as connected sockets: QMP, the console, the ports and virtio-fs.
 CHARDEVS = ("qmp", "console", *PORTS, "fs")
@@ -85,7 +85,9 @@ def find(program: str) -> Emulator:
         raise HostError(f"{path} does not run: {error}", remedy=_INSTALL) from error
     version = parse_version(done.stdout)
     if version < OLDEST:
-        raise QemuTooOld(f"{path} is QEMU {'.'.join(map(str, version))}, which cannot fork guests", remedy=_INSTALL)
+        raise QemuTooOld(
+            f"{path} is QEMU {'.'.join(map(str, version))}, which cannot fork guests", remedy=_INSTALL
+        )
     status = os.stat(path)
     return Emulator(path, version, f"{done.stdout.splitlines()[0]} {status.st_size} {status.st_mtime_ns}")
 
@@ -123,7 +125,7 @@ def command_line(
     arguments += ["-accel", hardware.accelerator.name, "-cpu", hardware.accelerator.cpu]
     arguments += ["-m", f"{hardware.memory}M", "-smp", str(hardware.cpus)]
     arguments += ["-object", _memory(hardware, ram, private)]
-    for name, fd in zip(CHARDEVS, fds):
+    for name, fd in zip(CHARDEVS, fds, strict=True):
         arguments += _chardev(name, fd)
     arguments += ["-mon", "chardev=qmp,mode=control", "-serial", "chardev:console"]
     arguments += ["-device", "virtio-serial-device"]

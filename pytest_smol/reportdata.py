@@ -71,7 +71,7 @@ def _tuple_of(*shapes: Shape) -> Shape:
     def check(value: Any, clean: Callable[[str], str]) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) != len(shapes):
             raise ValueError(f"a list of {len(shapes)} is expected")
-        return tuple(shape(each, clean) for shape, each in zip(shapes, value))
+        return tuple(shape(each, clean) for shape, each in zip(shapes, value, strict=True))
 
     return check
 
@@ -159,7 +159,9 @@ _OPTIONAL: Mapping[str, Shape] = {
 }
 
 
-def checked(data: Mapping[str, Any], table: Mapping[str, Shape], clean: Callable[[str], str]) -> dict[str, Any]:
+def checked(
+    data: Mapping[str, Any], table: Mapping[str, Shape], clean: Callable[[str], str]
+) -> dict[str, Any]:
     """The known keys of ``data``, each of its form and cleaned. Raises :class:`ValueError`."""
     missing = table.keys() - data.keys()
     if missing:

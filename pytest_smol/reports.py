@@ -51,8 +51,12 @@ class ReportBuilder:
         report.update(nodeid=item.nodeid, location=item.location, start=stop - report["duration"], stop=stop)
         report["keywords"] = {str(key): 1 for key in (*item.keywords, *report["keywords"])}
         hook = self._config.hook.pytest_report_from_serializable
-        built: pytest.TestReport = hook(config=self._config, data=report)
-        return built
+        built: Any = hook(config=self._config, data=report)
+        if "_subtest.context" in report:
+            # pytest shows the values' reprs, and takes the repr of what it is given once more.
+            object.__setattr__(built.context, "kwargs", report["_subtest.context"]["kwargs"])
+        test_report: pytest.TestReport = built
+        return test_report
 
     def crash_report(
         self, item: pytest.Item, when: str, error: SmolError, sections: list[tuple[str, str]], duration: float
@@ -79,7 +83,13 @@ class ReportBuilder:
 
     def passed_teardown(self, item: pytest.Item) -> pytest.TestReport:
         """An empty teardown, for reporters that count a test as over only then."""
-        report: dict[str, Any] = {"outcome": "passed", "when": "teardown", "longrepr": None, "sections": [], "duration": 0.0}
+        report: dict[str, Any] = {
+            "outcome": "passed",
+            "when": "teardown",
+            "longrepr": None,
+            "sections": [],
+            "duration": 0.0,
+        }
         return self._built(item, {**report, "user_properties": [], "keywords": {}})
 
     def collect_report(self, data: dict[str, Any]) -> pytest.CollectReport:

@@ -53,7 +53,9 @@ def sweep(parent: Path | None = None) -> list[Path]:
     parent = parent or Path(tempfile.gettempdir())
     dead = [path for path in parent.glob(_PREFIX + "*") if _owned(path) and _unlocked(path)]
     old = time.time() - _UNBORN_AGE
-    dead += [path for path in parent.glob(_UNBORN_PREFIX + "*") if _owned(path) and path.stat().st_mtime < old]
+    dead += [
+        path for path in parent.glob(_UNBORN_PREFIX + "*") if _owned(path) and path.stat().st_mtime < old
+    ]
     for path in dead:
         shutil.rmtree(path, ignore_errors=True)
     return dead

@@ -40,7 +40,9 @@ def _marks(item: pytest.Item) -> Sequence[Mark]:
 
 def _boundaries(item: pytest.Item) -> dict[str, str]:
     """The node id of the test's boundary in each scope. A function outside classes is its own class."""
-    places = ((node, node.place if isinstance(node, GuestCollector) else place(node)) for node in item.listchain())
+    places = (
+        (node, node.place if isinstance(node, GuestCollector) else place(node)) for node in item.listchain()
+    )
     classes = [node.nodeid for node, scope in places if scope == "class"]
     return {
         "test": item.nodeid,
@@ -63,7 +65,7 @@ class SmolSession:
         self._settings = settings
         self._project = project
         self._reports = ReportBuilder(config)
-        self._on_output = self._echo if config.getoption("capture", "fd") == "no" else None
+        self._uncaptured = config.getoption("capture", "fd") == "no"
         self.factory = MachineFactory(settings, progress)
         self._guests: dict[Flavour, GuestSession] = {}
         self._failures: dict[Flavour, SmolError] = {}
@@ -80,26 +82,25 @@ class SmolSession:
         accelerator = self.factory.accelerator
         reason = f" ({accelerator.reason})" if accelerator.reason else ""
         parts = [f"{accelerator.name}{reason}", f"QEMU {self.factory.emulator.version_text}", "image host"]
-        for flavour in self._guests.keys() - self._failures.keys():
-            built = self._guests[flavour].origin.built
-            parts.append("base snapshot hit" if built is None else f"base snapshot built in {built:.1f} s")
+        started = [guest for flavour, guest in self._guests.items() if flavour not in self._failures]
+        parts += [guest.origin.describe() for guest in started]
         return "smol: " + ", ".join(parts)
 
     def open_guest(self, flavour: Flavour) -> GuestSession:
-        """The started guest session for ``flavour``. Raises :class:`SmolError`, each time if it failed once."""
+        """The started guest session for ``flavour``. Raises :class:`SmolError`, and again if it has."""
         if flavour in self._failures:
             raise self._failures[flavour]
         if flavour not in self._guests:
             guest = self._guests[flavour] = GuestSession(self.factory, self._project, flavour, self._reports)
             try:
-                guest.start(self._settings.timeout, self._on_output)
+                guest.start(self._settings.timeout, self._echo)
             except (MachineError, SnapshotError) as error:
                 self._failures[flavour] = error
                 raise
         return self._guests[flavour]
 
     def start(self) -> None:
-        """Start the guests that the run needs as far as is known. Raises :class:`SmolError`.
+        """Start the guests that the run is known to need. Raises :class:`SmolError`.
 
         A machine that goes wrong is not raised here: it is what collection, or
         each test that needs it, reports.
@@ -114,10 +115,17 @@ class SmolSession:
     def _default_flavour(self) -> Flavour:
         return flavour_of(self._settings)
 
-    def _echo(self, data: bytes) -> None:
-        """Guest output as it comes, for ``-s``."""
-        sys.stdout.write(self._reports.clean(data.decode("utf-8", "replace")))
-        sys.stdout.flush()
+    def _echo(self, name: str, data: bytes) -> None:
+        """Show what the guest's pytest does not capture, as it comes.
+
+        On standard output that is what its plugins show on the terminal
+        (``--setup-show``). Standard error is for ``-s`` alone: else it holds
+        the last words of a crash, which its report quotes.
+        """
+        if name == "stdout" or self._uncaptured:
+            stream = getattr(sys, name)
+            stream.write(self._reports.clean(data.decode("utf-8", "replace")))
+            stream.flush()
 
     # --- collect --------------------------------------------------------------------------
 
@@ -143,8 +151,16 @@ class SmolSession:
             session.config.hook.pytest_deselected(items=_picked(items, collected.deselected))
         session.items = list(_picked(items, collected.order))
 
+    @property
+    def collection_lines(self) -> list[str]:
+        """What the guest's plugins say when collection is over."""
+        guest = self._guests.get(self._default_flavour)
+        return [self._reports.clean(line) for line in guest.collected.lines] if guest is not None else []
+
     def _report_failed_collection(self, session: pytest.Session, where: str, error: SmolError) -> None:
-        report = pytest.CollectReport(self._reports.clean(where), "failed", self._reports.clean(str(error)), None)
+        report = pytest.CollectReport(
+            self._reports.clean(where), "failed", self._reports.clean(str(error)), None
+        )
         session.config.hook.pytest_collectreport(report=report)
         session.items = []
 
@@ -184,7 +200,7 @@ class SmolSession:
         if numbers[test.item] is None:
             raise ProtocolError(
                 "the guest did not collect this test",
-                remedy="what is collected must not depend on what a guest lacks (the network, files outside rootdir)",
+                remedy="what is collected must not depend on what a guest lacks, such as the network",
             )
         if where not in self._runs:
             guest = self.open_guest(where.flavour)
@@ -193,14 +209,14 @@ class SmolSession:
                 guest.snapshot,
                 steps(self._members[where], self._items, numbers),
                 self._reports,
-                self._on_output,
+                self._echo,
             )
         return self._runs[where]
 
     def _numbers_in(self, flavour: Flavour) -> dict[pytest.Item, int | None]:
         if flavour not in self._numbers:
             matched = self.open_guest(flavour).match(self._items)
-            self._numbers[flavour] = dict(zip(self._items, matched))
+            self._numbers[flavour] = dict(zip(self._items, matched, strict=True))
         return self._numbers[flavour]
 
     def close(self) -> None:

@@ -60,6 +60,13 @@ class Origin:
     built: float | None = None
     stale: str | None = None
 
+    def describe(self) -> str:
+        """For pytest's header."""
+        if self.built is None:
+            return "base snapshot hit"
+        because = f" ({self.stale})" if self.stale else ""
+        return f"base snapshot built in {self.built:.1f} s{because}"
+
 
 def key_of(facts: dict[str, Any]) -> str:
     """The key of all ``facts`` (JSON-ready) that can change a snapshot: 32 hexadecimal digits."""

@@ -36,6 +36,7 @@ _NULL = type(None)
 TO_GUEST: Mapping[str, _Fields] = {
     "session": {
         "args": (list,),
+        "argv": (list,),
         "cwd": (str,),
         "env": (dict,),
         "sys_path": (list,),
@@ -46,7 +47,7 @@ TO_GUEST: Mapping[str, _Fields] = {
         "drop_caches": (bool,),
         "fresh": (dict,),
     },
-    "run": {"steps": (list,), "fresh": (dict,)},
+    "run": {"steps": (list,), "failed": (int,), "fresh": (dict,)},
 }
 
 #: Guest to host. ``died`` comes from the guest's PID 1, all else from the runner.
@@ -64,7 +65,7 @@ FROM_GUEST: Mapping[str, _Fields] = {
         "nodeid": (str,),
         "location": (list, _NULL),
     },
-    "collected": {"items": (list,), "deselected": (list,)},
+    "collected": {"items": (list,), "deselected": (list,), "lines": (list,)},
     "fresh": {},
     "start": {"index": (int,)},
     "finish": {"index": (int,)},

@@ -12,7 +12,7 @@ import base64
 import posixpath
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Union
+from typing import Any
 
 __all__ = ["Content", "Directory", "Entry", "HostPath", "Link", "View"]
 
@@ -50,7 +50,7 @@ class Link:
     target: str
 
 
-Entry = Union[HostPath, Content, Directory, Link]
+Entry = HostPath | Content | Directory | Link
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (HostPath, Content, Directory, Link)}
 
@@ -76,7 +76,7 @@ class View:
         children: dict[str, dict[str, str]] = {"/": {}}
         for path in self.entries:
             self._check(path)
-            for parent, child in zip(_parents(path), [*_parents(path)[1:], path]):
+            for parent, child in zip(_parents(path), [*_parents(path)[1:], path], strict=True):
                 if child != "/":
                     children.setdefault(parent, {})[posixpath.basename(child)] = child
         object.__setattr__(self, "children", children)
@@ -97,7 +97,9 @@ class View:
         """This view with more entries; what lies below a shown host path needs none and is left out."""
         merged = {**self.entries, **entries}
         shown = {path for path, entry in merged.items() if not isinstance(entry, Directory)}
-        kept = {path: entry for path, entry in merged.items() if shown.isdisjoint(set(_parents(path)) - {path})}
+        kept = {
+            path: entry for path, entry in merged.items() if shown.isdisjoint(set(_parents(path)) - {path})
+        }
         return View(kept)
 
     def to_json(self) -> dict[str, Any]:
