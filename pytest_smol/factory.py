@@ -18,6 +18,7 @@ from pytest_smol.interpreter import start_command
 from pytest_smol.machine import Machine, OutputSink
 from pytest_smol.options import Settings
 from pytest_smol.qemu import Hardware, Kernel
+from pytest_smol.resources import require_memory
 from pytest_smol.rundir import RunDirectory, sweep
 from pytest_smol.snapshots import BaseCache, Origin, Snapshot, key_of
 from pytest_smol.virtiofs.server import Server
@@ -73,6 +74,7 @@ class MachineFactory:
 
     def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
         """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
+        require_memory(memory)
         hardware = Hardware(self.emulator, self.accelerator, memory)
         command_line = bootfiles.command_line(bootfiles.tsc_khz(), start_command())
         facts = {

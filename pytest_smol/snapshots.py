@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pytest_smol.errors import DiskFull, SnapshotError
 from pytest_smol.qemu import Hardware
@@ -40,6 +40,14 @@ __all__ = ["BaseCache", "Snapshot", "copy_sparse", "digest_of", "key_of", "seal"
 FORMAT = 1
 
 _CHUNK = 64 << 10
+
+#: A base snapshot that was not used for so long, in seconds, is garbage.
+_MAX_UNUSED = 14 * 86400.0
+
+_KEY_PATTERN = "[0-9a-f]" * 32
+
+#: What a snapshot that is being made is called, before its key.
+_UNFINISHED = ".new-"
 
 
 @dataclass(frozen=True)
@@ -151,12 +159,33 @@ class BaseCache:
             self._rebuild(directory, hardware, build)
             built = time.monotonic() - begin
             copied, damage = self._try_checkout(directory, hardware, view, target)
+        self.collect()  # a build takes seconds; whoever waits for one can wait for this too
         if copied is None:
             raise SnapshotError(
                 f"the base snapshot was not valid right after it was made: {damage}",
                 remedy="something changes the interpreter's files meanwhile; run again when it is done",
             )
         return copied, Origin(built, reason)
+
+    def collect(self, unused: float = _MAX_UNUSED) -> list[Path]:
+        """Remove snapshots that were not used for ``unused`` seconds or are stale; give what was removed."""
+        removed = []
+        for lock in self._root.glob(_KEY_PATTERN + ".lock"):
+            try:
+                with FileLock(lock, timeout=0):
+                    removed += self._collect_one(lock.with_suffix(""), unused)
+            except Timeout:  # in use, so it is none
+                continue
+        return removed
+
+    def _collect_one(self, directory: Path, unused: float) -> list[Path]:
+        """The lock of ``directory`` must be held."""
+        garbage = list(self._root.glob(f"{_UNFINISHED}{directory.name}-*"))
+        if directory.exists() and _is_garbage(directory, unused):
+            garbage.append(directory)
+        for path in garbage:
+            shutil.rmtree(path, ignore_errors=True)
+        return garbage
 
     def _try_checkout(
         self, directory: Path, hardware: Hardware, view: View, target: Path
@@ -166,7 +195,7 @@ class BaseCache:
             return None, None
         try:
             manifest = _read_manifest(directory)
-            tree = TreeState.from_json(json.loads((directory / "tree.json").read_text("ascii")))
+            tree = _read_tree(directory)
         except (OSError, ValueError, KeyError, TypeError) as error:
             return None, f"its description is damaged: {error}"
         difference = changed(tree.observations)
@@ -175,17 +204,31 @@ class BaseCache:
         for name in ("ram", "state"):
             if copy_sparse(directory / name, target / name) != manifest[name]:
                 return None, f"its {name} file is damaged"
+        os.utime(directory / "manifest.json")  # says when it was last used
         return Snapshot(hardware, view, target / "ram", target / "state", tree), None
 
     def _rebuild(self, directory: Path, hardware: Hardware, build: Callable[[Path], Snapshot]) -> None:
         require_space(self._root, hardware.memory << 20)
-        made = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
+        made = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{directory.name}-", dir=self._root))
         try:
             _write_manifest(seal(build(made)), made)
             shutil.rmtree(directory, ignore_errors=True)
             made.rename(directory)
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def _is_garbage(directory: Path, unused: float) -> bool:
+    try:
+        last_use = (directory / "manifest.json").stat().st_mtime
+        return time.time() - last_use >= unused or changed(_read_tree(directory).observations) is not None
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def _read_tree(directory: Path) -> TreeState:
+    """The node table. Raises OSError, ValueError, KeyError or TypeError where it is not sound."""
+    return TreeState.from_json(json.loads((directory / "tree.json").read_text("ascii")))
 
 
 def _write_manifest(snapshot: Snapshot, directory: Path) -> None:

@@ -1,0 +1,62 @@
+"""``pytest-smol``: looks after what runs of pytest need and leave in the cache."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from pytest_smol import cache
+from pytest_smol.doctor import examine
+from pytest_smol.errors import SmolError
+from pytest_smol.options import Settings
+from pytest_smol.rundir import sweep
+from pytest_smol.snapshots import BaseCache
+
+__all__ = ["main"]
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    """Say what this host has and lacks."""
+    findings = list(examine(Settings()))
+    for finding in findings:
+        print(f"{'ok  ' if finding.good else 'FAIL'} {finding.subject:12} {finding.text}")
+        if finding.remedy:
+            print(f"     {'':12} hint: {finding.remedy}")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    """Remove base snapshots that are stale or unused, and what dead runs left."""
+    removed = sweep() + BaseCache(cache.directory()).collect(0 if arguments.all else arguments.days * 86400.0)
+    for path in removed:
+        print(f"removed {path}")
+    print(f"{len(removed)} removed")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pytest-smol", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"pytest-smol {version('pytest-smol')}")
+    commands = parser.add_subparsers(title="commands", required=True)
+    doctor = commands.add_parser("doctor", help=_doctor.__doc__)
+    doctor.set_defaults(run=_doctor)
+    gc = commands.add_parser("gc", help=_gc.__doc__)
+    gc.add_argument(
+        "--days", type=float, default=14.0, help="how long a snapshot may lie unused (default: 14)"
+    )
+    gc.add_argument("--all", action="store_true", help="remove every base snapshot")
+    gc.set_defaults(run=_gc)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; gives the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except SmolError as error:
+        print(f"pytest-smol: {error}", file=sys.stderr)
+        return 1
+    return status

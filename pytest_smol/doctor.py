@@ -1,0 +1,94 @@
+"""What this host has and lacks for running machines, finding by finding."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_smol import accel, bootfiles, cache, qemu
+from pytest_smol.errors import SmolError
+from pytest_smol.options import Settings
+from pytest_smol.resources import available_memory
+
+__all__ = ["Finding", "examine"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's: ``good`` is False where no machine can run without a remedy."""
+
+    subject: str
+    good: bool
+    text: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """All findings, in the order in which a run needs what they are about."""
+    for subject, check in _CHECKS:
+        try:
+            yield Finding(subject, True, check(settings))
+        except SmolError as error:
+            yield Finding(subject, False, error.message, error.remedy)
+
+
+def _python(settings: Settings) -> str:
+    return f"{platform.python_version()} at {sys.executable}"
+
+
+def _qemu(settings: Settings) -> str:
+    found = qemu.find(settings.qemu)
+    return f"{found.version_text} at {found.path}"
+
+
+def _accelerator(settings: Settings) -> str:
+    chosen = accel.choose(settings.accel)
+    return f"{chosen.name} ({chosen.reason})" if chosen.reason else chosen.name
+
+
+def _busybox(settings: Settings) -> str:
+    return f"static, at {bootfiles.find_busybox()}"
+
+
+def _kernel(settings: Settings) -> str:
+    files = bootfiles.prepare(cache.directory(), settings.kernel, lambda text: None)
+    return f"Linux {files.release}, initramfs of {files.initramfs.stat().st_size >> 10} KiB"
+
+
+def _launcher(settings: Settings) -> str:
+    found = shutil.which("setpriv")
+    return f"{found}: machines die with pytest" if found else "setpriv is missing: see util-linux"
+
+
+def _memory(settings: Settings) -> str:
+    room = available_memory()
+    return f"{room >> 20} MiB available, {settings.memory} MiB for a guest"
+
+
+def _space(settings: Settings) -> str:
+    places = {"cache": cache.directory(), "temporary files": Path(tempfile.gettempdir())}
+    return ", ".join(f"{shutil.disk_usage(path).free >> 20} MiB for {what}" for what, path in places.items())
+
+
+def _confinement(settings: Settings) -> str:
+    return "QEMU's seccomp sandbox; runs as " + ("root" if os.getuid() == 0 else f"uid {os.getuid()}")
+
+
+_CHECKS: tuple[tuple[str, Callable[[Settings], str]], ...] = (
+    ("python", _python),
+    ("qemu", _qemu),
+    ("accelerator", _accelerator),
+    ("launcher", _launcher),
+    ("confinement", _confinement),
+    ("busybox", _busybox),
+    ("cache", lambda settings: str(cache.directory())),
+    ("kernel", _kernel),
+    ("memory", _memory),
+    ("space", _space),
+)

@@ -1,0 +1,54 @@
+"""What the host has left: memory, within the limits of this process's control groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_smol.errors import NotEnoughMemory
+
+__all__ = ["available_memory", "require_memory"]
+
+#: What QEMU itself and our bookkeeping need beside a guest's memory, in bytes.
+_OVERHEAD = 64 << 20
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that can be used without swapping: /proc/meminfo's MemAvailable, or less by a cgroup's limit."""
+    meminfo = (root / "proc/meminfo").read_text()
+    lines = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
+    available = int(lines["MemAvailable"].split()[0]) << 10
+    return min([available, *_cgroup_room(root)])
+
+
+def _cgroup_room(root: Path) -> Iterator[int]:
+    """What each memory limit above this process leaves; cgroups(7), both versions."""
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            yield from _room(root / "sys/fs/cgroup", path, "memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            yield from _room(root / "sys/fs/cgroup/memory", path, *names)
+
+
+def _room(mount: Path, path: str, limit: str, usage: str) -> Iterator[int]:
+    group = mount / path.lstrip("/")
+    while group != mount.parent:
+        try:
+            most, used = (group / limit).read_text().strip(), (group / usage).read_text()
+        except OSError:  # the root group has no limit, and a namespace may hide the others
+            most, used = "max", "0"
+        if most != "max":
+            yield max(0, int(most) - int(used))
+        group = group.parent
+
+
+def require_memory(memory: int, root: Path = Path("/")) -> None:
+    """Raise :class:`NotEnoughMemory` unless a guest of ``memory`` MiB fits."""
+    available = available_memory(root)
+    if available < (memory << 20) + _OVERHEAD:
+        raise NotEnoughMemory(
+            f"a guest of {memory} MiB needs more memory than the {available >> 20} MiB that are available",
+            remedy="free some memory, raise this container's limit or lower --smol-memory",
+        )
