@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,3 +85,9 @@ def test_a_scan_tells_types_and_does_not_follow_links(tmp_path: Path) -> None:
         (b"\xff", 8),
     }
     assert all(ino == os.lstat(os.fsencode(tmp_path) + b"/" + name).st_ino for name, ino, _ in rows)
+
+
+def test_a_scan_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="link"):
+        scan(os.fsencode(tmp_path / "link"))

@@ -159,6 +159,30 @@ def test_many_mounts_are_served_at_once(attach: Attach) -> None:
     assert [front.mount.requests["LOOKUP"] for front in fronts] == [20] * 5
 
 
+def test_a_guest_that_asks_without_end_is_served_in_turns(attach: Attach) -> None:
+    class Endless(Tree):
+        """As fast as a request is answered there is another, and no further kick."""
+
+        left = 100
+
+        def dispatch(self, request_: bytes, room: int) -> bytes | None:
+            self.left -= 1
+            if self.left > 0:
+                front.driver.request([request(Opcode.GETATTR)], [200])
+            return super().dispatch(request_, room)
+
+    front = running(attach())
+    other = running(attach())
+    front.mount._tree = Endless(View({}))
+    front.driver.request([request(Opcode.GETATTR)], [200])
+    os.eventfd_write(front.kick, 1)
+    lookup(other)
+    while front.driver.used_idx < 100:
+        wait(front.call)
+        os.eventfd_read(front.call)
+    assert front.mount.requests == {"GETATTR": 100}
+
+
 def test_what_was_available_before_the_kick_is_answered(attach: Attach) -> None:
     front = attach(base=0xFFFF)
     front.negotiate()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pytest_smol.virtiofs import fuse
 from pytest_smol.virtiofs.fuse import InitFlag, Opcode
+from pytest_smol.virtiofs.hostfiles import Files
 from pytest_smol.virtiofs.observe import changed
 from pytest_smol.virtiofs.state import TreeState
 from pytest_smol.virtiofs.tree import FLAGS, VALID, Tree
@@ -163,13 +164,13 @@ def test_host_attributes_pass_through(client: Client, tmp_path: Path) -> None:
     path.write_bytes(b"x" * 5000)
     os.link(path, tmp_path / "g")
     path.chmod(0o4751)
-    os.utime(path, ns=(1_600_000_000_123_456_789, -5_000_000_000 + 7))
+    os.utime(path, ns=(-1_000_000_000 + 9, -5_000_000_000 + 7))
     host = path.lstat()
     entry = client.lookup(client.walk("/host"), b"f")
     assert (entry["entry_valid"], entry["attr_valid"]) == (VALID, VALID)
     for field in ("ino", "size", "blocks", "mode", "nlink", "uid", "gid", "rdev", "blksize"):
         assert entry[field] == getattr(host, f"st_{field}"), field
-    assert (entry["atime"], entry["atimensec"]) == (1_600_000_000, 123_456_789)
+    assert (entry["atime"], entry["atimensec"]) == ((1 << 64) - 1, 9)
     assert (entry["mtime"], entry["mtimensec"]) == ((1 << 64) - 5, 7)
     attr = client.getattr(entry["nodeid"])
     assert {k: attr[k] for k in fuse.ATTR.fields} == {k: entry[k] for k in fuse.ATTR.fields}
@@ -301,13 +302,18 @@ def test_a_directory_that_became_a_link_is_stale(client: Client, tmp_path: Path)
     assert client.walk("/host/d") != node
 
 
-def test_a_file_that_became_something_else_is_not_opened(client: Client, tmp_path: Path) -> None:
+def test_a_file_that_became_something_else_is_not_opened(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "f").touch()
     node = client.walk("/host/f")
     (tmp_path / "f").unlink()
     os.mkfifo(tmp_path / "f")
+    opened: list[object] = []
+    monkeypatch.setattr(os, "open", lambda *args: opened.append(args))
     with fails(errno.ESTALE):
         client.read(node)
+    assert not opened
 
 
 # Reading
@@ -382,6 +388,21 @@ def test_only_so_many_files_stay_open(client: Client, tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before + 63
     client.tree.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_file_that_was_read_last_stays_open_longest(tmp_path: Path) -> None:
+    files = Files(limit=2)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+    paths = [os.fsencode(tmp_path / name) for name in ("a", "b", "c")]
+    first = files.get(1, paths[0])
+    second = files.get(2, paths[1])
+    assert files.get(1, paths[0]) == first
+    files.get(3, paths[2])
+    with fails(errno.EBADF):
+        os.fstat(second)
+    assert files.get(1, b"/not/looked/at") == first
+    files.close()
 
 
 # Directories
