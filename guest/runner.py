@@ -86,7 +86,9 @@ def warm_up() -> None:
     os.chdir(directory)
     modules = set(sys.modules)
     port = _Silent()
-    pytest.main(["-p", "no:cacheprovider", directory], plugins=[GuestPlugin(port)])
+    # A directory that is made here would hide what a project brings to the same place: all stay below one.
+    own = ["-p", "no:cacheprovider", f"--basetemp={directory}/base"]
+    pytest.main([*own, directory], plugins=[GuestPlugin(port)])
     for name in set(sys.modules) - modules:
         if name.startswith("test_warm"):
             del sys.modules[name]

@@ -1,0 +1,67 @@
+"""Runs before all other tests with machines: does this QEMU do what everything here is built on?"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_smol.errors import HostError, SmolError
+from pytest_smol.factory import MachineFactory, fresh_identity
+from pytest_smol.groups import flavour_of
+from pytest_smol.guestsession import GuestSession, Project
+from pytest_smol.options import Settings
+from pytest_smol.reports import ReportBuilder
+
+pytestmark = pytest.mark.vm
+
+TEST = """
+from pathlib import Path
+
+def test_reads_what_the_host_wrote_last():
+    print(Path(__file__).with_name("fresh").read_text())
+"""
+
+
+@pytest.fixture
+def factory() -> Iterator[MachineFactory]:
+    try:
+        made = MachineFactory(Settings(everything=True), lambda text: None)
+    except HostError as error:
+        pytest.fail(f"this host cannot run machines: {error}", pytrace=False)
+    with made:
+        yield made
+
+
+def run_in_fork(factory: MachineFactory, guest: GuestSession) -> str:
+    """What the only test of ``guest`` printed when it ran in a fork."""
+    machine = factory.fork(guest.snapshot)
+    machine.send({"type": "run", "steps": [[0, None]], "failed": 0, "fresh": fresh_identity()})
+    printed = ""
+    while True:
+        message = machine.receive(time.monotonic() + 120)
+        if message["type"] == "report" and message["data"]["when"] == "call":
+            printed = "".join(text for title, text in message["data"]["sections"] if "stdout" in title)
+        elif message["type"] == "finish":
+            factory.retire(machine)
+            return printed
+
+
+def test_a_fork_reads_a_file_that_is_younger_than_its_snapshot(
+    factory: MachineFactory, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_fresh.py").write_text(TEST)
+    project = Project((), ("pytest",), tmp_path, tmp_path, tuple(sys.path), {})
+    settings = Settings(everything=True)
+    guest = GuestSession(factory, project, flavour_of(settings), ReportBuilder(pytestconfig))
+    try:
+        guest.start(settings.timeout)
+        for word in ("first", "second"):
+            (tmp_path / "fresh").write_text(word)
+            assert run_in_fork(factory, guest).strip() == word
+    except SmolError as error:
+        pytest.fail(f"QEMU {factory.emulator.version_text} does not fork guests: {error}", pytrace=False)
