@@ -142,7 +142,7 @@ class GuestSession:
         base, self.origin = self._factory.base(self._flavour.memory, directory)
         view = self._project.view(self._factory.view)
         order = self._project.order(self._flavour.user)
-        order["drop_caches"] = any(view.get(path) is not None for path in base.tree.composed_misses)
+        order["drop_caches"] = base.tree.outdated(self._factory.view, view)
         machine = self._factory.resume(base, view, on_output)
         try:
             machine.send(order)

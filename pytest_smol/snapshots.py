@@ -37,7 +37,7 @@ from pytest_smol.virtiofs.view import View
 __all__ = ["BaseCache", "Snapshot", "copy_sparse", "digest_of", "key_of", "seal"]
 
 #: Changes whenever what a snapshot holds or how it is laid out changes.
-FORMAT = 1
+FORMAT = 2
 
 _CHUNK = 64 << 10
 

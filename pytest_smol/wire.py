@@ -22,7 +22,7 @@ MAX_FRAME = 16 << 20
 #: The longest integer literal accepted, in digits (64 bits and a sign need 20).
 _MAX_DIGITS = 20
 
-#: The deepest nesting that :func:`encode` keeps when it has to rewrite a message.
+#: The deepest nesting of lists and objects in a message.
 _MAX_DEPTH = 50
 
 _LENGTH = struct.Struct("<I")
@@ -85,30 +85,32 @@ class WireError(ValueError):
 def encode(message: Mapping[str, Any]) -> bytes:
     """The frame for ``message``. Raises :class:`WireError` if it is larger than MAX_FRAME.
 
-    Values that JSON cannot hold (a test may attach anything to a report) are
-    sent as their ``repr``.
+    Values that the other side would refuse (a test may attach anything to a
+    report) are sent as their ``repr``.
     """
-    try:
-        text = json.dumps(message, default=_shown, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        text = json.dumps(_plain(message, depth=0), allow_nan=False)
-    body = text.encode("ascii")
+    body = json.dumps(_plain(message, depth=0), allow_nan=False).encode("ascii")
     if len(body) > MAX_FRAME:
         raise WireError(f"a {message.get('type')!r} message of {len(body)} bytes is larger than {MAX_FRAME}")
     return _LENGTH.pack(len(body)) + body
 
 
 def _plain(value: object, depth: int) -> object:
-    """``value`` with all that strict JSON lacks (NaN, odd keys, endless nesting) shown as text."""
-    if value is None or isinstance(value, (str, bool)):
+    """``value`` with all that a message lacks (NaN, large integers, odd keys, endless nesting) as text."""
+    if type(value) is str or value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):  # a subclass may encode itself as it likes
+        return str.__str__(value)
     if isinstance(value, (int, float)) and value == value and abs(value) < 1 << 63:
         return value
     if isinstance(value, (list, tuple)) and depth < _MAX_DEPTH:
         return [_plain(each, depth + 1) for each in value]
     if isinstance(value, dict) and depth < _MAX_DEPTH:
-        return {str(key): _plain(each, depth + 1) for key, each in value.items()}
+        return {_key(key): _plain(each, depth + 1) for key, each in value.items()}
     return _shown(value)
+
+
+def _key(key: object) -> str:
+    return key if type(key) is str else _shown(key)
 
 
 def _shown(value: object) -> str:
@@ -187,7 +189,20 @@ def _parse(body: bytes) -> Message:
     )
     if not isinstance(message, dict):
         raise ValueError("a message is an object")
+    if _depth(message) > _MAX_DEPTH:
+        raise ValueError("values are nested too deep")
     return message
+
+
+def _depth(message: Message) -> int:
+    """How deep lists and objects are nested; what walks them recursively has to know."""
+    level: list[Any] = [message]
+    depth = 0
+    while level:
+        depth += 1
+        inner = (each for holder in level for each in (holder.values() if type(holder) is dict else holder))
+        level = [each for each in inner if isinstance(each, (list, dict))]
+    return depth
 
 
 def _integer(literal: str) -> int:

@@ -40,6 +40,7 @@ class Directories:
         return dots + found
 
     def _scan_composed(self, path: bytes) -> list[DirectoryEntry]:
+        self._observer.listed_composed(os.fsdecode(path) or "/")
         found: list[DirectoryEntry] = []
         for name, child in self._places.children(path).items():
             place = os.fsencode(child)

@@ -56,6 +56,7 @@ class Observer:
         self._seen: dict[bytes, os.stat_result | None] = {}
         self._listed: dict[bytes, Observation] = {}
         self._missed: set[str] = set()
+        self._listed_composed: set[str] = set()
 
     def saw(self, path: bytes, st: os.stat_result | None) -> None:
         """The guest was told of ``path``, or that nothing is there."""
@@ -71,6 +72,15 @@ class Observer:
     def composed_misses(self) -> frozenset[str]:
         """The guest paths of :meth:`missed`."""
         return frozenset(self._missed)
+
+    def listed_composed(self, path: str) -> None:
+        """The guest was told what the view puts into the directory at guest path ``path``."""
+        self._listed_composed.add(path)
+
+    @property
+    def composed_listings(self) -> frozenset[str]:
+        """The guest paths of :meth:`listed_composed`: at most the directories of the view."""
+        return frozenset(self._listed_composed)
 
     def listed(self, path: bytes, st: os.stat_result, names: Iterable[bytes]) -> None:
         """The guest was told the names in ``path``; ``st`` is from before they were read."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_smol.virtiofs.nodes import FrozenNodes
 from pytest_smol.virtiofs.observe import Observation
+from pytest_smol.virtiofs.view import HostPath, View
 
 __all__ = ["TreeState"]
 
@@ -18,14 +19,27 @@ class TreeState:
 
     ``devices`` are st_dev numbers in the order in which they were met, ``flags``
     the INIT flags that were agreed on, ``composed_misses`` the guest paths that
-    were looked up in vain in directories of the view.
+    were looked up in vain in directories of the view, ``composed_listings`` those
+    of the directories that were listed.
     """
 
     nodes: FrozenNodes = field(default_factory=FrozenNodes)
     devices: tuple[int, ...] = ()
     observations: tuple[Observation, ...] = ()
     composed_misses: frozenset[str] = frozenset()
+    composed_listings: frozenset[str] = frozenset()
     flags: int = 0
+
+    def outdated(self, before: View, now: View) -> bool:
+        """Whether the guest, which was shown ``before``, may remember what is wrong of ``now``.
+
+        It then has to drop its caches of directory entries.
+        """
+        return (
+            any(now.get(path) is not None for path in self.composed_misses)
+            or any(before.children.get(path) != now.children.get(path) for path in self.composed_listings)
+            or any(isinstance(now.get(path), HostPath) for path in before.children)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form."""
@@ -34,6 +48,7 @@ class TreeState:
             "devices": list(self.devices),
             "observations": [list(row) for row in self.observations],
             "composed_misses": sorted(self.composed_misses),
+            "composed_listings": sorted(self.composed_listings),
             "flags": self.flags,
         }
 
@@ -46,6 +61,7 @@ class TreeState:
                 tuple(int(device) for device in table["devices"]),
                 tuple(Observation.from_json(row) for row in table["observations"]),
                 frozenset(str(path) for path in table["composed_misses"]),
+                frozenset(str(path) for path in table["composed_listings"]),
                 int(table["flags"]),
             )
         except (KeyError, TypeError) as error:

@@ -16,7 +16,6 @@ from itertools import islice
 
 from pytest_smol.virtiofs import fuse
 from pytest_smol.virtiofs.attributes import (
-    Composed,
     Devices,
     composed_attr,
     composed_mode,
@@ -29,7 +28,7 @@ from pytest_smol.virtiofs.listing import DirectoryEntry, Listing, Listings
 from pytest_smol.virtiofs.nodes import Node, NodeTable
 from pytest_smol.virtiofs.observe import Observer
 from pytest_smol.virtiofs.state import TreeState
-from pytest_smol.virtiofs.view import Content, Directory, HostPath, Link, View
+from pytest_smol.virtiofs.view import Content, HostPath, Link, View
 
 __all__ = ["Tree", "TreeState"]
 
@@ -65,18 +64,15 @@ class Tree:
     """One guest's file system. For one thread at a time.
 
     ``state`` is what a frozen tree left behind: the guest that this one serves
-    holds its nodes. ``view_grows`` says that a later tree may show this guest a
-    larger view, so that it must not keep attributes of directories that the view
-    composes (the price: a GETATTR for each such component of each path that it
-    walks). By default only a view that is shown without a state may grow.
+    holds its nodes. If ``view`` is larger than the one that guest was shown, it may
+    have to drop its caches: :meth:`TreeState.outdated`.
     """
 
-    def __init__(self, view: View, state: TreeState | None = None, *, view_grows: bool | None = None) -> None:
+    def __init__(self, view: View, state: TreeState | None = None) -> None:
         self._base = state or TreeState()
         self._nodes = NodeTable(self._base.nodes)
         self._devices = Devices(self._base.devices)
         self._flags = InitFlag(self._base.flags)
-        self._composed_valid = 0 if (state is None if view_grows is None else view_grows) else VALID
         self._places = Places(view)
         self._observer = Observer()
         self._directories = Directories(self._places, self._devices, self._observer)
@@ -113,6 +109,7 @@ class Tree:
             self._devices.freeze(),
             self._observer.freeze(self._base.observations),
             self.composed_misses,
+            self._base.composed_listings | self._observer.composed_listings,
             int(self._flags),
         )
 
@@ -189,11 +186,8 @@ class Tree:
                 raise
         mode = composed_mode(entry)
         nodeid = self._nodes.enter(path, mode & _S_IFMT)
-        head = _pack_entry(nodeid, 0, VALID, self._valid(entry), 0, 0)
+        head = _pack_entry(nodeid, 0, VALID, VALID, 0, 0)
         return head + composed_attr(path, entry, self._places.children(path)), mode
-
-    def _valid(self, entry: Composed) -> int:
-        return self._composed_valid if isinstance(entry, Directory) else VALID
 
     # One method for each opcode: (nodeid, body, room for the payload) -> payload. Raises OSError, ValueError.
 
@@ -233,7 +227,7 @@ class Tree:
         if host is None:
             entry = self._places.composed(node.path)
             attr = composed_attr(node.path, entry, self._places.children(node.path))
-            return _pack_attr_out(self._valid(entry), 0, 0) + attr
+            return _pack_attr_out(VALID, 0, 0) + attr
         st, attr = self._stat(host)
         if st.st_mode & _S_IFMT != node.kind:
             self._nodes.stale(nodeid)
