@@ -128,7 +128,7 @@ class HostPlugin:
         session.config.hook.pytest_collection_finish(session=session)
         return True
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         wanted = any(map(self._runs_in_vm, session.items)) and not self._config.option.collectonly
         if self._session is None and wanted:

@@ -31,16 +31,18 @@ class LineDecoder:
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         """Take ``data``; yield the objects whose lines it completes."""
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        if len(self._buffer) > _MAX_LINE:
-            raise ProtocolError("QEMU sent a QMP line without end")
         for line in lines:
+            if len(line) > _MAX_LINE:
+                raise ProtocolError("QEMU sent a QMP line that is too long")
             if line.strip():
                 yield self._parsed(line)
+        if len(self._buffer) > _MAX_LINE:
+            raise ProtocolError("QEMU sent a QMP line that is too long")
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:
             message = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError("QEMU sent a QMP line that is not JSON", evidence=repr(line[:200])) from error
         if not isinstance(message, dict):
             raise ProtocolError("QEMU sent a QMP line that is not an object", evidence=repr(line[:200]))

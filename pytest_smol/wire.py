@@ -10,6 +10,7 @@ ours and nothing beyond the standard library.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -100,8 +101,10 @@ def _plain(value: object, depth: int) -> object:
         return value
     if isinstance(value, str):  # a subclass may encode itself as it likes
         return str.__str__(value)
-    if isinstance(value, (int, float)) and value == value and abs(value) < 1 << 63:
-        return value
+    if isinstance(value, int):
+        return value if abs(value) < 1 << 63 else _shown(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _shown(value)
     if isinstance(value, (list, tuple)) and depth < _MAX_DEPTH:
         return [_plain(each, depth + 1) for each in value]
     if isinstance(value, dict) and depth < _MAX_DEPTH:
@@ -110,7 +113,7 @@ def _plain(value: object, depth: int) -> object:
 
 
 def _key(key: object) -> str:
-    return key if type(key) is str else _shown(key)
+    return str.__str__(key) if isinstance(key, str) else _shown(key)
 
 
 def _shown(value: object) -> str:
