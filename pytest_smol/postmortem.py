@@ -28,7 +28,7 @@ class Tail:
     def lines(self, count: int) -> list[str]:
         """The last ``count`` lines, decoded, without line ends."""
         text = bytes(self._data[-self._limit :]).decode("utf-8", "replace")
-        return text.replace("\r", "").split("\n")[-count - 1 :] if text else []
+        return text.replace("\r", "").removesuffix("\n").split("\n")[-count:] if text else []
 
     def text(self, count: int = 40) -> str:
         return "\n".join(self.lines(count)).strip("\n")
