@@ -73,7 +73,7 @@ def marker_arguments(nodeid: str, marks: Sequence[Mark]) -> MarkerArguments:
         )
     return MarkerArguments(
         **{
-            name: converted(_ARGUMENTS[name], value, f"{nodeid}: @pytest.mark.smol: {name}")
+            name: converted(_ARGUMENTS[name], value, f"{nodeid}: @pytest.mark.smol: {name}", DESCRIPTION)
             for name, value in merged.items()
             if value is not None
         }

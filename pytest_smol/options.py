@@ -7,6 +7,7 @@ One row makes the command-line flag, the ini value and the field of
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,19 +73,29 @@ def choice(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 def memory(text: str | int) -> int:
     """``text`` as a guest's memory in MiB. Raises ValueError."""
-    value = int(text)
     least, most = _MEMORY_RANGE
+    value = _number(text, int)
     if not least <= value <= most:
         raise ValueError(f"a number of MiB from {least} to {most} is expected")
-    return value
+    return int(value)
 
 
 def seconds(text: str | float) -> float:
     """``text`` as a limit in seconds. Raises ValueError."""
-    value = float(text)
+    value = _number(text, float)
     if not 0 < value < 1e7:
         raise ValueError("a positive number of seconds is expected")
     return value
+
+
+def _number(value: object, kind: type[int | float]) -> float:
+    """``value`` as a number, or one that is in no range where it is none."""
+    if not isinstance(value, (str, int, kind)) or isinstance(value, bool):
+        return math.nan
+    try:
+        return kind(value)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 @dataclass(frozen=True)
@@ -137,15 +148,15 @@ def _value(config: pytest.Config, row: _Row) -> Any:
     given = config.getoption(f"smol_{row.name}") if row.flag else None
     source = f"--smol-{row.name}" if given is not None else f"smol_{row.name} in the ini-file"
     text = given if given is not None else config.getini(f"smol_{row.name}")
-    return None if text in (None, "") else converted(row.convert, text, source)
+    return None if text in (None, "") else converted(row.convert, text, source, row.help)
 
 
-def converted(convert: Callable[[Any], Any], value: Any, source: str) -> Any:
+def converted(convert: Callable[[Any], Any], value: Any, source: str, remedy: str) -> Any:
     """``convert(value)``. Raises :class:`SettingError` that names ``source`` where it cannot be."""
     try:
         return convert(value)
     except (ValueError, TypeError) as error:
-        raise SettingError(f"{source}={value!r} is not valid: {error}") from None
+        raise SettingError(f"{source}={value!r} is not valid: {error}", remedy=remedy) from None
 
 
 def add_options(parser: pytest.Parser) -> None:
