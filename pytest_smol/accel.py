@@ -50,7 +50,7 @@ def verdict(finding: Finding) -> str:
         return finding
     if finding >= SLOW:
         turn = finding / ITERATIONS * 1e9
-        return f"KVM is there but interprets guests ({turn:.0f} ns for a loop that takes hardware 1)"
+        return f"KVM is there but interprets guests: {turn:.0f} ns a loop turn, hardware takes 1"
     return ""
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_smol.errors import MachineDied, MachineTimeout, ProtocolError, SmolError
-from pytest_smol.postmortem import Remains, Tail, cause
+from pytest_smol.postmortem import Remains, Tail, cause, remedy
 from pytest_smol.process import ChildProcess
 from pytest_smol.qemu import CHARDEVS, Hardware, Kernel, command_line
 from pytest_smol.qmp import QmpClient
@@ -268,7 +268,7 @@ class Machine:
             self.process.returncode,
             self.process.stderr(),
         )
-        return MachineDied(cause(remains), evidence=self.process.stderr())
+        return MachineDied(cause(remains), evidence=remains.stderr, remedy=remedy(remains))
 
     # --- end ------------------------------------------------------------------------------
 

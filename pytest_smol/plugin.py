@@ -106,6 +106,7 @@ class HostPlugin:
     def _progress(self, text: str) -> None:
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and self._config.get_verbosity() >= 0:
+            reporter.ensure_newline()
             reporter.write_line(f"smol: {text}")
 
     def pytest_report_header(self) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Remains", "Tail", "cause", "signal_name"]
+__all__ = ["Remains", "Tail", "cause", "remedy", "signal_name"]
 
 
 class Tail:
@@ -57,6 +57,13 @@ def cause(remains: Remains) -> str:
     if remains.died is not None:
         return _process_death(remains.died, remains.console)
     return _shutdown(remains.events) or _emulator_death(remains)
+
+
+def remedy(remains: Remains) -> str:
+    """What the user can do about the death; empty where that is for the test's author to say."""
+    if _OUT_OF_MEMORY.search(remains.console):
+        return "if the tests need more memory, raise --smol-memory or the memory of their smol marker"
+    return ""
 
 
 def _process_death(died: dict[str, Any], console: str) -> str:
