@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +62,7 @@ class HostPlugin:
         self._settings = settings
         self._session: SmolSession | None = None
         self._ended: SessionEnded | None = None
+        self._exits = ExitStack()
 
     # --- start ----------------------------------------------------------------------------
 
@@ -72,7 +74,9 @@ class HostPlugin:
     def _open(self, items: Sequence[pytest.Item] = ()) -> None:
         """Start what this run, or these ``items``, need; raises UsageError where the host cannot."""
         from pytest_smol.guestsession import SessionEnded
+        from pytest_smol.signals import graceful_end
 
+        self._exits.enter_context(graceful_end())
         try:
             self._session = self._make_session()
             self._session.adopt(items, self._runs_in_vm)
@@ -165,5 +169,9 @@ class HostPlugin:
 
     def pytest_unconfigure(self) -> None:
         if self._session is not None:
-            self._session.close()
-            self._session = None
+            from pytest_smol.signals import uninterrupted
+
+            with uninterrupted():
+                self._session.close()
+                self._session = None
+        self._exits.close()
