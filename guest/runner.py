@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import importlib
+import linecache
 import os
 import platform
 import shutil
@@ -164,6 +165,7 @@ class GuestPlugin:
             category=warning_message.category.__name__,
             filename=warning_message.filename,
             lineno=warning_message.lineno,
+            line=linecache.getline(warning_message.filename, warning_message.lineno).strip(),
             when=when,
             nodeid=nodeid,
             location=list(location) if location else None,

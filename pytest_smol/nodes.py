@@ -71,8 +71,10 @@ class NodeTable:
 
     def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
         parent = row["parent"]
-        if parent is not None and not 0 <= parent < len(self._rows):
+        if parent is not None and (type(parent) is not int or not 0 <= parent < len(self._rows)):
             raise ValueError("its parent is unknown")
+        if parent is not None and self._rows[parent]["item"] is not None:
+            raise ValueError("its parent is a test")
         texts = {name: self._text(row[name]) for name in ("kind", "name", "nodeid", "path")}
         doc = None if row["doc"] is None else self._text(row["doc"])
         item = _checked_item(row["item"], self._text) if "item" in row else None
@@ -85,10 +87,11 @@ class NodeTable:
 
     def item_ids(self) -> list[str]:
         """The tests' node ids, by their number. Raises :class:`ProtocolError`."""
-        ids = {row["item"]["number"]: row["nodeid"] for row in self._rows if row["item"] is not None}
-        if sorted(ids) != list(range(len(ids))):
+        items = [row for row in self._rows if row["item"] is not None]
+        items.sort(key=_number)
+        if [_number(row) for row in items] != list(range(len(items))):
             raise ProtocolError("the guest numbered its tests wrongly")
-        return [ids[number] for number in range(len(ids))]
+        return [row["nodeid"] for row in items]
 
     def build(self, session: pytest.Session) -> tuple[list[GuestItem], list[GuestCollector]]:
         """The items by their number, and all collectors, parents first, below ``session``."""
@@ -102,6 +105,11 @@ class NodeTable:
                 items[node.number] = node
         collectors = [node for node in nodes if isinstance(node, GuestCollector)]
         return [items[number] for number in range(len(self.item_ids()))], collectors
+
+
+def _number(row: dict[str, Any]) -> int:
+    number: int = row["item"]["number"]
+    return number
 
 
 def _checked_place(place: Any) -> str:
@@ -123,7 +131,8 @@ def _checked_item(item: dict[str, Any], text: Callable[[Any], str]) -> dict[str,
 def _checked_mark(mark: dict[str, Any], text: Callable[[Any], str]) -> Mark:
     if not isinstance(mark["kwargs"], dict):
         raise TypeError("a marker's arguments are an object")
-    return Mark(_checked_place(mark["place"]), text(mark["nodeid"]), mark["kwargs"])
+    kwargs = {text(name): value for name, value in mark["kwargs"].items()}
+    return Mark(_checked_place(mark["place"]), text(mark["nodeid"]), kwargs)
 
 
 def _made(row: dict[str, Any], parent: Any) -> GuestCollector | GuestItem:

@@ -85,6 +85,12 @@ def _record(**fields: Shape) -> Shape:
     return check
 
 
+def _properties(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"an object is expected, not {type(value).__name__}")
+    return {clean(key): _anything(each, clean) for key, each in value.items()}
+
+
 def _keywords(value: Any, clean: Callable[[str], str]) -> dict[str, int]:
     if not isinstance(value, dict):
         raise ValueError("keywords are an object")
@@ -104,13 +110,14 @@ _native_entry = _record(lines=_items_of(_text))
 
 
 def _any_entry(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
-    shapes: Mapping[Any, Shape] = {"ReprEntry": _entry, "ReprEntryNative": _native_entry}
-    if not isinstance(value, dict) or value.keys() != {"type", "data"} or value["type"] not in shapes:
+    shapes: Mapping[str, Shape] = {"ReprEntry": _entry, "ReprEntryNative": _native_entry}
+    if not isinstance(value, dict) or value.keys() != {"type", "data"}:
         raise ValueError("an entry of a traceback is expected")
+    kind = _one_of(*shapes)(value["type"], clean)
     data = value["data"]
-    if value["type"] == "ReprEntryNative" and isinstance(data, dict):
+    if kind == "ReprEntryNative" and isinstance(data, dict):
         data = {"lines": data.get("lines")}
-    return {"type": value["type"], "data": shapes[value["type"]](data, clean)}
+    return {"type": kind, "data": shapes[kind](data, clean)}
 
 
 _traceback = _record(reprentries=_items_of(_any_entry), extraline=_maybe(_text), style=_text)
@@ -135,7 +142,7 @@ TEST_REPORT: Mapping[str, Shape] = {
     "nodeid": _text,
     "location": _tuple_of(_text, _maybe(_integer), _text),
     "keywords": _keywords,
-    "outcome": _one_of("passed", "failed", "skipped"),
+    "outcome": _one_of("passed", "failed", "skipped", "rerun"),  # the last by pytest-rerunfailures
     "longrepr": _longrepr,
     "when": _one_of("setup", "call", "teardown"),
     "user_properties": _items_of(_tuple_of(_text, _anything)),
@@ -145,17 +152,17 @@ TEST_REPORT: Mapping[str, Shape] = {
 
 COLLECT_REPORT: Mapping[str, Shape] = {
     "nodeid": _text,
-    "outcome": _one_of("passed", "failed", "skipped"),
+    "outcome": _one_of("failed", "skipped"),
     "longrepr": _longrepr,
     "sections": _sections,
 }
 
 #: Keys that a report may have or lack.
 _OPTIONAL: Mapping[str, Shape] = {
-    "$report_type": _one_of("TestReport", "CollectReport"),
     "wasxfail": _text,
+    "rerun": _integer,
     "_report_type": _one_of("SubTestReport"),
-    "_subtest.context": _record(msg=_maybe(_text), kwargs=_anything),
+    "_subtest.context": _record(msg=_maybe(_text), kwargs=_properties),
 }
 
 
@@ -173,4 +180,15 @@ def checked(
                 result[key] = shape(data[key], clean)
             except ValueError as error:
                 raise ValueError(f"{key}: {error}") from None
+    _check_agreement(result)
     return result
+
+
+def _check_agreement(report: Mapping[str, Any]) -> None:
+    """Refuse what pytest's own reporters take for impossible."""
+    if report["outcome"] == "failed" and report["longrepr"] is None:
+        raise ValueError("a failure needs its reason")
+    if report["outcome"] == "skipped" and "wasxfail" not in report and type(report["longrepr"]) is not tuple:
+        raise ValueError("a skip needs its place and reason")
+    if ("_report_type" in report) != ("_subtest.context" in report):
+        raise ValueError("a subtest needs its context")

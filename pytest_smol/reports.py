@@ -47,16 +47,24 @@ class ReportBuilder:
 
     def _built(self, item: pytest.Item, report: dict[str, Any]) -> pytest.TestReport:
         stop = time.time()
-        report.setdefault("$report_type", "TestReport")
+        report["$report_type"] = "TestReport"
         report.update(nodeid=item.nodeid, location=item.location, start=stop - report["duration"], stop=stop)
         report["keywords"] = {str(key): 1 for key in (*item.keywords, *report["keywords"])}
-        hook = self._config.hook.pytest_report_from_serializable
-        built: Any = hook(config=self._config, data=report)
-        if "_subtest.context" in report:
+        built = self._rebuilt(report)
+        if hasattr(built, "context"):
             # pytest shows the values' reprs, and takes the repr of what it is given once more.
             object.__setattr__(built.context, "kwargs", report["_subtest.context"]["kwargs"])
         test_report: pytest.TestReport = built
         return test_report
+
+    def _rebuilt(self, report: dict[str, Any]) -> Any:
+        # pytest takes a text or skip that contains its words for an exception's parts for an exception.
+        plain = None if isinstance(report["longrepr"], dict) else report.pop("longrepr")
+        hook = self._config.hook.pytest_report_from_serializable
+        built = hook(config=self._config, data={"longrepr": None, **report})
+        if plain is not None:
+            built.longrepr = plain
+        return built
 
     def crash_report(
         self, item: pytest.Item, when: str, error: SmolError, sections: list[tuple[str, str]], duration: float
@@ -100,29 +108,30 @@ class ReportBuilder:
             raise ProtocolError(f"the guest sent a collect report that is none: {error}") from error
         report["$report_type"] = "CollectReport"
         report["result"] = None
-        hook = self._config.hook.pytest_report_from_serializable
-        built: pytest.CollectReport = hook(config=self._config, data=report)
+        built: pytest.CollectReport = self._rebuilt(report)
         return built
 
     def relay_warning(self, message: Message) -> None:
         """Let the host's pytest record a warning that the guest's recorded."""
         category = _warning_category(message["category"])
-        text, filename = self.clean(message["text"]), self.clean(message["filename"])
-        caught = warnings.WarningMessage(category(text), category, filename, message["lineno"])
+        text, filename, line = (self.clean(message[key]) for key in ("text", "filename", "line"))
+        # With a line given, warnings does not read one from the file that the guest names.
+        caught = warnings.WarningMessage(category(text), category, filename, message["lineno"], line=line)
         when = message["when"] if message["when"] in ("config", "collect", "runtest") else "runtest"
-        location = message["location"]
         self._config.hook.pytest_warning_recorded.call_historic(
             kwargs={
                 "warning_message": caught,
                 "when": when,
                 "nodeid": self.clean(message["nodeid"]),
-                "location": tuple(location) if _is_location(location) else None,
+                "location": self._location(message["location"]),
             }
         )
 
-
-def _is_location(location: Any) -> bool:
-    return isinstance(location, list) and [type(part) for part in location] == [str, int, str]
+    def _location(self, location: Any) -> tuple[str, int, str] | None:
+        if not isinstance(location, list) or [type(part) for part in location] != [str, int, str]:
+            return None
+        filename, lineno, function = location
+        return self.clean(filename), lineno, self.clean(function)
 
 
 def _warning_category(name: str) -> type[Warning]:
@@ -130,4 +139,5 @@ def _warning_category(name: str) -> type[Warning]:
     known = getattr(builtins, name, None) or _PYTEST_WARNINGS.get(name)
     if isinstance(known, type) and issubclass(known, Warning):
         return known
-    return type(clean(name)[:100], (Warning,), {"__module__": "guest"})
+    shown = clean(name)[:100].encode("utf-8", "backslashreplace").decode()
+    return type(shown, (Warning,), {"__module__": "guest"})

@@ -62,6 +62,7 @@ FROM_GUEST: Mapping[str, _Fields] = {
         "category": (str,),
         "filename": (str,),
         "lineno": (int,),
+        "line": (str,),
         "when": (str,),
         "nodeid": (str,),
         "location": (list, _NULL),
