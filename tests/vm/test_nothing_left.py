@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def test_interrupted_twice(project: Project, reach: Callable[[Project], Run]) ->
     """By an impatient user. Python itself may then die with a traceback, but leaves nothing."""
     run = reach(project)
     run.send(signal.SIGINT)
+    time.sleep(0.1)  # or else the two are one
     run.send(signal.SIGINT)
     result = run.result()
     assert result.status != 0
