@@ -22,11 +22,13 @@ _UNBORN_AGE = 3600.0
 
 
 class RunDirectory:
-    """A fresh 0700 directory with an exclusive lock, removed at the end. A context manager."""
+    """A fresh 0700 directory with an exclusive lock, removed at the end. A context manager.
+
+    Raises :class:`DiskFull` where none can be made.
+    """
 
     def __init__(self, parent: Path | None = None) -> None:
-        parent = parent or Path(tempfile.gettempdir())
-        unborn = Path(tempfile.mkdtemp(prefix=_UNBORN_PREFIX, dir=parent))
+        unborn = _make_unborn(parent)
         self._lock = os.open(unborn / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         # Only now may a sweep see it: whoever finds the final name finds the lock held.
@@ -53,12 +55,27 @@ def sweep(parent: Path | None = None) -> list[Path]:
     parent = parent or Path(tempfile.gettempdir())
     dead = [path for path in parent.glob(_PREFIX + "*") if _owned(path) and _unlocked(path)]
     old = time.time() - _UNBORN_AGE
-    dead += [
-        path for path in parent.glob(_UNBORN_PREFIX + "*") if _owned(path) and path.stat().st_mtime < old
-    ]
+    dead += [path for path in parent.glob(_UNBORN_PREFIX + "*") if _owned(path) and _older(path, old)]
     for path in dead:
         shutil.rmtree(path, ignore_errors=True)
     return dead
+
+
+def _make_unborn(parent: Path | None) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=_UNBORN_PREFIX, dir=parent))
+    except OSError as error:
+        raise DiskFull(
+            f"a directory for this run cannot be made: {error}",
+            remedy="point TMPDIR to a directory that you can write to",
+        ) from error
+
+
+def _older(path: Path, time_stamp: float) -> bool:
+    try:
+        return path.stat().st_mtime < time_stamp
+    except FileNotFoundError:  # it has its lock and its final name by now
+        return False
 
 
 def _owned(path: Path) -> bool:

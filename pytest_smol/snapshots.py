@@ -124,13 +124,31 @@ def digest_of(path: Path) -> str:
 
 
 def copy_sparse(source: Path, target: Path) -> str:
-    """Copy a file without its holes; gives its digest. Raises :class:`DiskFull`."""
-    try:
-        with source.open("rb") as reader, target.open("wb") as writer:
-            os.ftruncate(writer.fileno(), os.fstat(reader.fileno()).st_size)
-            return _digest(reader.fileno(), lambda offset, data: os.pwrite(writer.fileno(), data, offset))
-    except OSError as error:
-        raise DiskFull(f"{target} could not be written: {error}") from error
+    """Copy a file without its holes; gives its digest.
+
+    Raises :class:`DiskFull` when ``target`` cannot be written, OSError when ``source`` cannot be opened.
+    """
+    with source.open("rb") as reader:
+        try:
+            with target.open("wb") as writer:
+                os.ftruncate(writer.fileno(), os.fstat(reader.fileno()).st_size)
+                return _digest(reader.fileno(), lambda offset, data: _write(writer.fileno(), data, offset))
+        except OSError as error:
+            raise _not_written(target, error) from error
+
+
+def _write(fd: int, data: bytes, offset: int) -> None:
+    """Write all of ``data``: what still fits on a full disk is written, and is no error of its own."""
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _not_written(path: Path, error: OSError) -> DiskFull:
+    return DiskFull(
+        f"{path} could not be written: {error.strerror or error}",
+        remedy="free some space there, or point TMPDIR and XDG_CACHE_HOME to a larger file system",
+    )
 
 
 class BaseCache:
@@ -202,7 +220,7 @@ class BaseCache:
         if difference is not None:
             return None, difference
         for name in ("ram", "state"):
-            if copy_sparse(directory / name, target / name) != manifest[name]:
+            if _copied(directory / name, target / name) != manifest[name]:
                 return None, f"its {name} file is damaged"
         os.utime(directory / "manifest.json")  # says when it was last used
         return Snapshot(hardware, view, target / "ram", target / "state", tree), None
@@ -212,10 +230,27 @@ class BaseCache:
         made = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{directory.name}-", dir=self._root))
         try:
             _write_manifest(seal(build(made)), made)
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)
             made.rename(directory)
+        except OSError as error:
+            raise _not_written(made, error) from error
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def _copied(source: Path, target: Path) -> str | None:
+    """The digest of what was copied; None where there is nothing to copy."""
+    try:
+        return copy_sparse(source, target)
+    except OSError:
+        return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_garbage(directory: Path, unused: float) -> bool:

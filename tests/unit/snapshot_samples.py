@@ -1,0 +1,50 @@
+"""Made-up snapshots: small files instead of a machine's memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_smol.accel import Accelerator
+from pytest_smol.qemu import Emulator, Hardware
+from pytest_smol.snapshots import BaseCache, Origin, Snapshot, key_of
+from pytest_smol.virtiofs.observe import Observation
+from pytest_smol.virtiofs.state import TreeState
+from pytest_smol.virtiofs.view import View
+
+HARDWARE = Hardware(Emulator("/qemu", (10, 0, 0), "identity"), Accelerator("tcg", "max", ""), memory=1)
+VIEW = View({})
+KEY = key_of({"test": 1})
+RAM = b"head" + bytes(200_000) + b"tail" + bytes(100_000)
+STATE = b"device state"
+
+
+def observed(path: Path) -> Observation:
+    """``path`` as a guest has seen it."""
+    try:
+        st = os.lstat(path)
+    except FileNotFoundError:
+        return Observation(str(path), 0, 0, 0, 0)
+    return Observation(str(path), st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns)
+
+
+class Builder:
+    """Builds snapshots that depend on the files ``seen``, and counts how often."""
+
+    def __init__(self, seen: Sequence[Path] = ()) -> None:
+        self.seen = seen
+        self.count = 0
+
+    def __call__(self, directory: Path) -> Snapshot:
+        self.count += 1
+        (directory / "ram").write_bytes(RAM)
+        (directory / "state").write_bytes(STATE)
+        tree = TreeState(observations=tuple(map(observed, self.seen)), flags=7)
+        return Snapshot(HARDWARE, VIEW, directory / "ram", directory / "state", tree)
+
+
+def checkout(root: Path, target: Path, build: Builder, key: str = KEY) -> tuple[Snapshot, Origin]:
+    """A checkout into the directory ``target``, made where it is missing."""
+    target.mkdir(exist_ok=True)
+    return BaseCache(root).checkout(key, HARDWARE, VIEW, target, build)
