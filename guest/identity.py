@@ -9,6 +9,7 @@ import random
 import socket
 import struct
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -43,6 +44,8 @@ def _reseed_kernel(entropy: bytes) -> None:
 
 def _reseed_userspace() -> None:
     random.seed()
+    # tempfile has a generator of its own, which it replaces only where it finds itself in another process.
+    tempfile._name_sequence = None  # type: ignore[attr-defined]
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
