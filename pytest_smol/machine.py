@@ -7,7 +7,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -197,16 +197,17 @@ class Machine:
     def abort_test(self) -> None:
         """Ask PID 1 to abort the test process, and wait a moment for what it says of where it hangs."""
         deadline = time.monotonic() + _LAST_WORDS
-        try:
+        # What a guest sends from here on makes its death no worse.
+        with suppress(OSError, SmolError):
             self._sockets["lifecycle"].send(b"!")
-            while not self._died and not self._ended and self._take(deadline - time.monotonic()):
+            while not self._died and not self._ended and (left := deadline - time.monotonic()) > 0:
+                self._take(left)
                 self._messages.clear()
-        except (OSError, ProtocolError):
-            return
 
     def drain(self) -> None:
-        """Take what the console and the output have brought, without waiting."""
-        self._take(0)
+        """Take what the console and the output have brought, without waiting, of a machine to be given up."""
+        with suppress(SmolError):
+            self._take(0)
 
     def _take(self, timeout: float) -> bool:
         """Wait for anything to arrive and take it all; False if nothing did."""
