@@ -96,6 +96,7 @@ class Run:
 
     def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], logs: Path) -> None:
         logs.mkdir()
+        logs.chmod(0o777)  # the run may be another user's
         self._stdout, self._stderr, self._junit = logs / "stdout", logs / "stderr", logs / "junit.xml"
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Forks of one frozen machine are not the same machine: what has to differ differs, and the clock is right."""
+"""Forks of one frozen machine are not the same machine: what must differ differs, and the clock is right."""
 
 from __future__ import annotations
 
