@@ -136,8 +136,16 @@ class _TestRun:
             or (phase == self._phase and report.when != "call")
         ):
             raise ProtocolError(f"the guest reported {report.when} out of turn")
-        self._phase = phase
+        self._phase = self._reached(report)
         return report
+
+    def _reached(self, report: pytest.TestReport) -> int:
+        """The phase that is over: a rerun begins anew, and a setup that did not pass has no call."""
+        if str(report.outcome) == "rerun":
+            return -1
+        if report.when == "setup" and not report.passed:
+            return PHASES.index("call")
+        return PHASES.index(str(report.when))
 
     def crashed(self, error: SmolError, machine: Machine | None) -> Iterator[pytest.TestReport]:
         """The reports of a test whose machine went wrong, in the phase that it had reached."""

@@ -58,8 +58,8 @@ def table(*rows: Any) -> NodeTable:
 
 
 @pytest.fixture
-def session(pytester: pytest.Pytester) -> pytest.Session:
-    return pytester.getitem("def test_x(): pass", "test_x").session
+def session(request: pytest.FixtureRequest) -> pytest.Session:
+    return request.session
 
 
 # --- a real tree

@@ -6,6 +6,7 @@ import builtins
 import os
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ from tests.unit.report_samples import SUITE, exception, passed, run
 
 
 @pytest.fixture
-def item(pytester: pytest.Pytester) -> pytest.Item:
-    return pytester.getitem("def test_of_the_host(): pass", "test_of_the_host")
+def item(request: pytest.FixtureRequest) -> pytest.Item:
+    node: pytest.Item = request.node
+    return node
 
 
 @pytest.fixture
-def builder(item: pytest.Item) -> ReportBuilder:
+def builder(item: pytest.Item, monkeypatch: pytest.MonkeyPatch) -> ReportBuilder:
+    monkeypatch.setattr(item.config.get_terminal_writer(), "hasmarkup", False)
     return ReportBuilder(item.config)
 
 
@@ -98,7 +101,7 @@ def test_no_test_took_longer_than_the_host_waited(
 
 def test_keywords_are_those_of_both_sides(item: pytest.Item, builder: ReportBuilder) -> None:
     report = build(builder, item, passed(keywords={"slow": 1}))
-    assert {"slow", "test_of_the_host"} <= report.keywords.keys()
+    assert {"slow", item.name} <= report.keywords.keys()
     assert set(report.keywords.values()) == {1}
 
 
@@ -159,7 +162,7 @@ def test_a_crash_is_a_failure_with_its_cause(item: pytest.Item, builder: ReportB
     report: Any = builder.crash_report(item, "call", error, [("Captured guest console", "\x07panic")], 1.5)
     assert (report.outcome, report.when, report.duration) == ("failed", "call", 1.5)
     assert report.longrepr.reprcrash.message == "the guest ^[[31m rebooted itself"
-    assert report.longrepr.reprcrash.lineno == 1
+    assert report.longrepr.reprcrash.lineno == (item.location[1] or 0) + 1
     assert shown(report).splitlines() == ["the guest ^[[31m rebooted itself", "qemu: bad", "hint: do not"]
     assert report.sections == [("Captured guest console", "^Gpanic")]
 
@@ -173,26 +176,8 @@ def test_a_crash_is_followed_by_an_empty_teardown(item: pytest.Item, builder: Re
 # --- warnings
 
 
-class Recorder:
-    """A plugin that keeps the warnings recorded, with what pytest would show of them."""
-
-    def __init__(self) -> None:
-        self.recorded: list[dict[str, Any]] = []
-
-    def pytest_warning_recorded(
-        self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: Any
-    ) -> None:
-        message = warning_message
-        text = warnings.formatwarning(
-            str(message.message), message.category, message.filename, message.lineno, message.line
-        )
-        kind = message.category
-        self.recorded.append(
-            {"text": text, "kind": kind, "when": when, "nodeid": nodeid, "location": location}
-        )
-
-
-def relayed(builder: ReportBuilder, item: pytest.Item, **changes: Any) -> dict[str, Any]:
+def relayed(**changes: Any) -> dict[str, Any]:
+    """What pytest is told of a warning with ``changes``, and the text that it would show."""
     message = {
         "text": "careful",
         "category": "UserWarning",
@@ -203,14 +188,25 @@ def relayed(builder: ReportBuilder, item: pytest.Item, **changes: Any) -> dict[s
         "nodeid": "a.py::test",
         "location": None,
     }
-    recorder = Recorder()
-    item.config.pluginmanager.register(recorder)
-    builder.relay_warning({**message, **changes})
-    return recorder.recorded[-1]
+    calls: list[dict[str, Any]] = []
+
+    def call_historic(kwargs: dict[str, Any]) -> None:
+        calls.append(kwargs)
+
+    hook = SimpleNamespace(call_historic=call_historic)
+    config: Any = SimpleNamespace(
+        get_terminal_writer=lambda: SimpleNamespace(hasmarkup=False),
+        hook=SimpleNamespace(pytest_warning_recorded=hook),
+    )
+    ReportBuilder(config).relay_warning({**message, **changes})
+    (found,) = calls
+    caught = found.pop("warning_message")
+    shown = (str(caught.message), caught.category, caught.filename, caught.lineno, caught.line)
+    return {**found, "text": warnings.formatwarning(*shown), "kind": caught.category}
 
 
-def test_a_warning_is_recorded_on_the_host(item: pytest.Item, builder: ReportBuilder) -> None:
-    found = relayed(builder, item, location=["a.py", 3, "test"])
+def test_a_warning_is_recorded_on_the_host() -> None:
+    found = relayed(location=["a.py", 3, "test"])
     assert found == {
         "text": "a.py:3: UserWarning: careful\n  warn()\n",
         "kind": UserWarning,
@@ -220,54 +216,50 @@ def test_a_warning_is_recorded_on_the_host(item: pytest.Item, builder: ReportBui
     }
 
 
-def test_the_host_reads_no_file_that_a_guest_names(
-    item: pytest.Item, builder: ReportBuilder, tmp_path: Path
-) -> None:
+def test_the_host_reads_no_file_that_a_guest_names(tmp_path: Path) -> None:
     secret = tmp_path / "secret.py"
     secret.write_text("PASSWORD = 1\n")
     os.mkfifo(tmp_path / "endless")
-    assert "PASSWORD" not in relayed(builder, item, filename=str(secret), lineno=1, line="")["text"]
-    assert relayed(builder, item, filename=str(tmp_path / "endless"), line="")["text"]
+    assert "PASSWORD" not in relayed(filename=str(secret), lineno=1, line="")["text"]
+    assert relayed(filename=str(tmp_path / "endless"), line="")["text"]
 
 
 @pytest.mark.parametrize(
     "name", [n for n in {**vars(builtins), **vars(pytest)} if n.endswith("Warning") and n != "Warning"]
 )
-def test_known_categories_are_the_hosts_own(item: pytest.Item, builder: ReportBuilder, name: str) -> None:
+def test_known_categories_are_the_hosts_own(name: str) -> None:
     expected = getattr(builtins, name, None) or getattr(pytest, name)
-    assert relayed(builder, item, category=name)["kind"] is expected
+    assert relayed(category=name)["kind"] is expected
 
 
 @pytest.mark.parametrize(
     "name", ["MyWarning", "int", "print", "SystemExit", "fixture", "", "\x00\x1b", "\ud800", "x" * 1000]
 )
-def test_other_categories_have_an_empty_stand_in(
-    item: pytest.Item, builder: ReportBuilder, name: str
-) -> None:
-    kind = relayed(builder, item, category=name)["kind"]
+def test_other_categories_have_an_empty_stand_in(name: str) -> None:
+    kind = relayed(category=name)["kind"]
     assert kind.__mro__[1:] == Warning.__mro__
     assert "\x1b" not in kind.__name__
     assert len(kind.__name__) <= 100
 
 
 @pytest.mark.parametrize("location", [["a.py", 3], ["a.py", "3", "f"], [], [None, 1, "f"]])
-def test_a_location_of_another_form_is_none(item: pytest.Item, builder: ReportBuilder, location: Any) -> None:
-    assert relayed(builder, item, location=location)["location"] is None
+def test_a_location_of_another_form_is_none(location: Any) -> None:
+    assert relayed(location=location)["location"] is None
 
 
-def test_a_warnings_texts_are_cleaned(item: pytest.Item, builder: ReportBuilder) -> None:
+def test_a_warnings_texts_are_cleaned() -> None:
     evil = "\x1b[2J"
     location = [evil, 1, evil]
-    found = relayed(
-        builder, item, text=evil, filename=evil, line=evil, nodeid=evil, location=location, when=evil
-    )
+    found = relayed(text=evil, filename=evil, line=evil, nodeid=evil, location=location, when=evil)
     assert "\x1b" not in str(found["text"] + found["nodeid"]) + "".join(map(str, found["location"]))
     assert found["when"] == "runtest"
 
 
-def test_colours_are_kept_where_the_terminal_has_them(item: pytest.Item) -> None:
+def test_colours_are_kept_where_the_terminal_has_them(
+    item: pytest.Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = item.config.get_terminal_writer()
-    writer.hasmarkup = True
+    monkeypatch.setattr(writer, "hasmarkup", True)
     assert ReportBuilder(item.config).clean("\x1b[31mred\x1b[0m\x07") == "\x1b[31mred\x1b[0m^G"
-    writer.hasmarkup = False
+    monkeypatch.setattr(writer, "hasmarkup", False)
     assert ReportBuilder(item.config).clean("\x1b[31m") == "^[[31m"
