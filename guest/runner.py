@@ -215,7 +215,18 @@ class GuestPlugin:
         self._port.send("done")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._port.send("report", index=self._number, data=self._serialised(report))
+        data = self._serialised(report)
+        if report.passed and self._turns_failed(report):
+            data["smol_status"] = [report.outcome, str(report.longrepr)]
+        self._port.send("report", index=self._number, data=data)
+
+    def _turns_failed(self, report: pytest.TestReport) -> bool:
+        """Whether pytest, asked how to show a passed test, makes it a failure: one of its subtests failed.
+
+        The host cannot tell: the subtests were counted here.
+        """
+        self._config.hook.pytest_report_teststatus(report=report, config=self._config)
+        return report.failed
 
     def _serialised(self, report: Any) -> Any:
         return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)

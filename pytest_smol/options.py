@@ -25,6 +25,7 @@ __all__ = [
     "add_options",
     "choice",
     "converted",
+    "leave_to_guest",
     "memory",
     "seconds",
 ]
@@ -169,6 +170,22 @@ def add_options(parser: pytest.Parser) -> None:
             group.addoption(flag, dest=f"smol_{row.name}", metavar=row.metavar, default=None, help=row.help)
         parser.addini(f"smol_{row.name}", row.help, type="string", default="")
     parser.addini("smol_env", "more environment variables for the guest, by name", type="args", default=[])
+
+
+def leave_to_guest(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Make the host indifferent to what only a project's own code can explain; the guest loads that."""
+    accept_unknown(parser, args)
+    for key in config._get_unknown_ini_keys():
+        parser.addini(key, "an ini value that a conftest.py of the guest may define")
+    # A filter that names a class is only understood by importing it.
+    for filters in (config.getini("filterwarnings"), config.known_args_namespace.pythonwarnings or []):
+        filters[:] = [line for line in filters if not _names_module(line)]
+
+
+def _names_module(warning_filter: str) -> bool:
+    """Whether the category of a filter, ``action:message:category:module:lineno``, has to be imported."""
+    category = [*warning_filter.split(":"), "", ""][2].strip()
+    return "." in category and not category.startswith("pytest.")
 
 
 def accept_unknown(parser: pytest.Parser, args: list[str]) -> None:

@@ -27,15 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
-) -> None:
+) -> Generator[None, None, None]:
     early_config.stash[_SYS_PATH] = tuple(path or os.getcwd() for path in sys.path)
     if early_config.known_args_namespace.smol and _IN_GUEST not in os.environ:
         # With --smol no code of the project runs on the host; the guest loads its conftest files.
         early_config.known_args_namespace.noconftest = True
-        options.accept_unknown(parser, args)
+        options.leave_to_guest(early_config, parser, args)
+    return (yield)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -164,6 +165,12 @@ class HostPlugin:
             hook.pytest_runtest_logreport(report=report)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> None:
+        """Do what this hook did to a report in the guest, as late as at home."""
+        if hasattr(report, "smol_status"):
+            report.outcome, report.longrepr = report.smol_status
 
     # --- end ------------------------------------------------------------------------------
 

@@ -160,6 +160,7 @@ COLLECT_REPORT: Mapping[str, Shape] = {
 #: Keys that a report may have or lack.
 _OPTIONAL: Mapping[str, Shape] = {
     "wasxfail": _text,
+    "smol_status": _tuple_of(_one_of("failed"), _text),  # ours: what pytest_report_teststatus makes of it
     "rerun": _integer,
     "_report_type": _one_of("SubTestReport"),
     "_subtest.context": _record(msg=_maybe(_text), kwargs=_properties),

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import pytest
+from _pytest.reports import CollectErrorRepr
 
 from pytest_smol.errors import ProtocolError, SmolError
 from pytest_smol.reportdata import COLLECT_REPORT, TEST_REPORT, checked
@@ -27,7 +28,8 @@ class ReportBuilder:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._colour = config.get_terminal_writer().hasmarkup
+        reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self._colour = reporter is not None and reporter.hasmarkup
 
     def clean(self, text: str) -> str:
         """Guest text, safe to show in this run."""
@@ -109,6 +111,8 @@ class ReportBuilder:
         report["$report_type"] = "CollectReport"
         report["result"] = None
         built: pytest.CollectReport = self._rebuilt(report)
+        if isinstance(built.longrepr, str):
+            built.longrepr = CollectErrorRepr(built.longrepr)  # as at home: in red, and not in the summary
         return built
 
     def relay_warning(self, message: Message) -> None:

@@ -65,7 +65,7 @@ class SmolSession:
         self._settings = settings
         self._project = project
         self._reports = ReportBuilder(config)
-        self._uncaptured = config.getoption("capture", "fd") == "no"
+        self._uncaptured = config.getoption("capture", "fd") != "fd"
         self.factory = MachineFactory(settings, progress)
         self._guests: dict[Flavour, GuestSession] = {}
         self._failures: dict[Flavour, SmolError] = {}
@@ -119,7 +119,7 @@ class SmolSession:
         """Show what the guest's pytest does not capture, as it comes.
 
         On standard output that is what its plugins show on the terminal
-        (``--setup-show``). Standard error is for ``-s`` alone: else it holds
+        (``--setup-show``). Standard error is for ``-s`` and its like alone: else it holds
         the last words of a crash, which its report quotes.
         """
         if name == "stdout" or self._uncaptured:
