@@ -17,7 +17,7 @@ class Port:
         self._decoder = Decoder(TO_GUEST)
         self._received: list[Message] = []
 
-    def send(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, /, **fields: Any) -> None:
         """Send one message; waits for as long as the host does not read."""
         self._write({"type": kind, **fields})
 

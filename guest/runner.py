@@ -100,7 +100,7 @@ def warm_up() -> None:
 class _Silent:
     """A port for the warm-up: the plugin's messages are built and thrown away."""
 
-    def send(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, /, **fields: Any) -> None:
         if kind == "nodes":
             self._steps = [[row["item"]["number"], None] for row in fields["rows"] if "item" in row]
 
@@ -149,11 +149,16 @@ class GuestPlugin:
             self._port.send("collect_report", data=self._serialised(report))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection(self) -> Iterator[None]:
+    def pytest_collection(self, session: pytest.Session) -> Iterator[None]:
         try:
             return (yield)
         except pytest.UsageError as error:
+            self._send_nodes()
             self._port.send("usage_error", lines=[str(line) for line in error.args])
+            raise
+        except (session.Failed, KeyboardInterrupt, pytest.exit.Exception) as error:
+            self._send_nodes()
+            self._port.send("stop", **_stop(error))
             raise
 
     def pytest_warning_recorded(
@@ -179,7 +184,7 @@ class GuestPlugin:
         if order["fresh"] is not None:
             with as_root():
                 become_distinct(order["fresh"])
-        session.testsfailed += order["failed"]
+        session.testsfailed = order["failed"]
         self._port.send("fresh")
         self._run(session, order["steps"])
         return True
@@ -187,12 +192,15 @@ class GuestPlugin:
     def _send_collection(self, session: pytest.Session) -> None:
         numbers = [self._tree.number(item) for item in session.items]
         deselected = [self._tree.number(item) for item in self._deselected]
-        for rows in self._tree.batches():
-            self._port.send("nodes", rows=rows)
+        self._send_nodes()
         lines = self._config.hook.pytest_report_collectionfinish(
             config=self._config, start_path=self._config.rootpath, items=session.items
         )
         self._port.send("collected", items=numbers, deselected=deselected, lines=_flat(lines))
+
+    def _send_nodes(self) -> None:
+        for rows in self._tree.batches():
+            self._port.send("nodes", rows=rows)
 
     def _run(self, session: pytest.Session, steps: list[list[Any]]) -> None:
         items = self._tree.items
@@ -203,19 +211,19 @@ class GuestPlugin:
                 nextitem = None if following is None else items[following]
                 item = items[number]
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+                if session.shouldfail:
+                    raise session.Failed(session.shouldfail)
+                if session.shouldstop:
+                    raise session.Interrupted(session.shouldstop)
                 self._port.send("finish", index=number)
-                if session.shouldfail or session.shouldstop:
-                    break
-        except pytest.exit.Exception as stop:
-            self._port.send("stop", kind="exit", reason=str(stop.msg), returncode=stop.returncode)
-        except KeyboardInterrupt as stop:
-            self._port.send("stop", kind="interrupt", reason=str(stop), returncode=None)
-        if session.shouldstop:
-            self._port.send("stop", kind="stop", reason=str(session.shouldstop), returncode=None)
+        except (session.Failed, KeyboardInterrupt, pytest.exit.Exception) as error:
+            self._port.send("stop", **_stop(error))
         self._port.send("done")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self._serialised(report)
+        if isinstance(data["longrepr"], str) and not isinstance(report.longrepr, str):
+            data["smol_shown"] = True
         if report.passed and self._turns_failed(report):
             data["smol_status"] = [report.outcome, str(report.longrepr)]
         self._port.send("report", index=self._number, data=data)
@@ -230,6 +238,16 @@ class GuestPlugin:
 
     def _serialised(self, report: Any) -> Any:
         return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+
+
+def _stop(error: BaseException) -> dict[str, Any]:
+    """The fields of a ``stop`` message for what pytest raises to stop a run."""
+    if isinstance(error, pytest.exit.Exception):
+        return {"kind": "exit", "reason": str(error.msg), "returncode": error.returncode}
+    # pytest.Session.Interrupted is a KeyboardInterrupt.
+    kinds = ((pytest.Session.Failed, "fail"), (pytest.Session.Interrupted, "stop"))
+    kind = next((kind for raised, kind in kinds if isinstance(error, raised)), "interrupt")
+    return {"kind": kind, "reason": str(error), "returncode": None}
 
 
 def _flat(lines: list[Any]) -> list[str]:

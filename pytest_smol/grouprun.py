@@ -25,7 +25,11 @@ MAX_REPORTS = 100_000
 
 @dataclass(frozen=True)
 class Stop:
-    """The guest's pytest was told to stop: ``exit``, ``interrupt`` or ``stop``, why, and the exit code."""
+    """What stopped the guest's pytest, and why.
+
+    ``kind`` is ``exit`` or ``interrupt`` (raised), ``fail`` or ``stop`` (the
+    session's shouldfail or shouldstop); ``returncode`` is for ``exit``.
+    """
 
     kind: str
     reason: str

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_smol.errors import MachineError, ProtocolError
 from pytest_smol.factory import MachineFactory, fresh_identity
+from pytest_smol.grouprun import Stop
 from pytest_smol.groups import Flavour
 from pytest_smol.image import project_view
 from pytest_smol.machine import Machine, OutputSink
@@ -75,14 +76,16 @@ class Project:
 class SessionEnded(Exception):
     """The guest's pytest ended before it ran tests: a wrong option, a broken conftest.
 
-    ``status`` is its exit status, ``lines`` the usage errors it raised, and
-    ``output`` what it printed.
+    ``status`` is its exit status, ``lines`` the usage errors it raised while it
+    collected, ``stop`` what else stopped it then, and ``output`` what it printed
+    on standard error.
     """
 
-    def __init__(self, status: int, lines: Sequence[str], output: str) -> None:
+    def __init__(self, status: int, collected: Collected, output: str) -> None:
         super().__init__(f"pytest in the guest ended with status {status}")
         self.status = status
-        self.lines = list(lines)
+        self.lines = collected.usage
+        self.stop = collected.stop
         self.output = output
 
 
@@ -97,6 +100,8 @@ class Collected:
     reports: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[Message] = field(default_factory=list)
     collecting: str = ""
+    usage: list[str] = field(default_factory=list)
+    stop: Stop | None = None
 
     def take(self, message: Message) -> bool:
         """Take one message in; True when it was the last."""
@@ -109,6 +114,10 @@ class Collected:
             self.reports.append(message["data"])
         elif kind == "warning":
             self.warnings.append(message)
+        elif kind == "usage_error":
+            self.usage = [str(line) for line in message["lines"]]
+        elif kind == "stop":
+            self.stop = Stop(message["kind"], message["reason"], message["returncode"])
         elif kind == "collected":
             self.order, self.deselected = message["items"], message["deselected"]
             self.lines = [str(line) for line in message["lines"]]
@@ -158,14 +167,13 @@ class GuestSession:
         self.snapshot = seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
 
     def _collect(self, machine: Machine, deadline: float) -> None:
-        usage: list[str] = []
         while True:
             message = machine.receive(deadline)
-            if message["type"] == "usage_error":
-                usage = [str(line) for line in message["lines"]]
-            elif message["type"] == "exit":
-                raise SessionEnded(message["status"], usage, machine.last_words(1000))
-            elif self.collected.take(message):
+            if message["type"] == "exit":
+                machine.drain()
+                output = machine.output["stderr"].text(1000)
+                raise SessionEnded(message["status"], self.collected, output)
+            if self.collected.take(message):
                 return
 
     def match(self, items: Sequence[pytest.Item]) -> list[int | None]:

@@ -9,9 +9,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.main import wrap_session
 
 from pytest_smol import marker, options
 from pytest_smol.errors import SmolError
+from pytest_smol.text import clean
 
 if TYPE_CHECKING:
     from pytest_smol.guestsession import SessionEnded
@@ -55,6 +57,28 @@ def _distributes(config: pytest.Config) -> bool:
     return config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
 
 
+def _remember(session: pytest.Session) -> None:
+    """Let the cache know the collected tests, for --nf: what the guest's cache is told is lost with it."""
+    plugins = session.config.pluginmanager
+    new_first = plugins.get_plugin("nfplugin")
+    if new_first is not None:
+        others = plugins.get_plugins() - {new_first}
+        hook = plugins.subset_hook_caller("pytest_collection_modifyitems", others)
+        hook(session=session, config=session.config, items=list(session.items))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
+    """With --smol it is the guest that shows fixtures: it has to collect for that."""
+    if config.option.smol and _shows_fixtures(config) and _IN_GUEST not in os.environ:
+        return wrap_session(config, lambda config, session: None)
+    return None
+
+
+def _shows_fixtures(config: pytest.Config) -> bool:
+    return bool(config.option.showfixtures or config.option.show_fixtures_per_test)
+
+
 class HostPlugin:
     """The hooks of a run on the host."""
 
@@ -69,7 +93,7 @@ class HostPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        if self._settings.everything:
+        if self._settings.everything and not self._config.getoption("cacheshow", False):
             self._open()
 
     def _open(self, items: Sequence[pytest.Item] = ()) -> None:
@@ -85,11 +109,20 @@ class HostPlugin:
         except SmolError as error:
             raise pytest.UsageError(str(error)) from error
         except SessionEnded as ended:
-            if not ended.lines:
-                sys.stderr.write(ended.output + "\n")
-            if not (ended.lines and self._settings.everything):
-                raise pytest.UsageError(*ended.lines) from ended
-            self._ended = ended  # pytest raises these while it collects
+            self._end(ended)
+
+    def _end(self, ended: SessionEnded) -> None:
+        """End as the guest's pytest did: where it was in collection, in collection."""
+        if self._settings.everything and (ended.lines or ended.stop):
+            self._ended = ended
+            return
+        if ended.status == pytest.ExitCode.OK and _shows_fixtures(self._config):
+            return
+        if not ended.lines:
+            sys.stderr.write(clean(ended.output) + "\n")
+        if ended.status == pytest.ExitCode.USAGE_ERROR:
+            raise pytest.UsageError(*ended.lines)
+        pytest.exit(str(ended), returncode=ended.status)
 
     def _runs_in_vm(self, item: pytest.Item) -> bool:
         return self._settings.everything or item.get_closest_marker("smol") is not None
@@ -123,14 +156,14 @@ class HostPlugin:
         if self._session is None:
             return None
         if self._ended is not None:
-            session.config.hook.pytest_collection_finish(session=session)
-            raise pytest.UsageError(*self._ended.lines)
+            self._session.end_collection(session, self._ended)
         try:
             self._session.collect(session)
             self._session.adopt(session.items, self._runs_in_vm)
         except SmolError as error:
             raise pytest.UsageError(str(error)) from error
         session.testscollected = len(session.items)
+        _remember(session)
         session.config.hook.pytest_collection_finish(session=session)
         return True
 

@@ -28,6 +28,12 @@ def _integer(value: Any, clean: Callable[[str], str]) -> int:
     return value
 
 
+def _flag(value: Any, clean: Callable[[str], str]) -> bool:
+    if value is not True:
+        raise ValueError("only true is expected")
+    return True
+
+
 def _number(value: Any, clean: Callable[[str], str]) -> float:
     if type(value) not in (int, float):
         raise ValueError(f"a number is expected, not {type(value).__name__}")
@@ -161,6 +167,7 @@ COLLECT_REPORT: Mapping[str, Shape] = {
 _OPTIONAL: Mapping[str, Shape] = {
     "wasxfail": _text,
     "smol_status": _tuple_of(_one_of("failed"), _text),  # ours: what pytest_report_teststatus makes of it
+    "smol_shown": _flag,  # ours: longrepr is what an object would have shown, and no text at home
     "rerun": _integer,
     "_report_type": _one_of("SubTestReport"),
     "_subtest.context": _record(msg=_maybe(_text), kwargs=_properties),

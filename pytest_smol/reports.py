@@ -8,6 +8,8 @@ import warnings
 from typing import Any
 
 import pytest
+from _pytest._code.code import TerminalRepr
+from _pytest._io import TerminalWriter
 from _pytest.reports import CollectErrorRepr
 
 from pytest_smol.errors import ProtocolError, SmolError
@@ -23,13 +25,29 @@ PHASES = ("setup", "call", "teardown")
 _PYTEST_WARNINGS = {name: kind for name, kind in vars(pytest).items() if isinstance(kind, type)}
 
 
+class _Shown(TerminalRepr):
+    """What was shown of a failure that is no traceback: a doctest, a fixture that is not found."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        tw.line(self._text)
+
+
+def _has_colour(config: pytest.Config) -> bool:
+    try:
+        return config.get_terminal_writer().hasmarkup
+    except (AssertionError, AttributeError):  # the reporter that has it can be left out: -p no:terminal
+        return False
+
+
 class ReportBuilder:
     """Makes reports for one run of pytest; ``config`` decides on colour."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-        self._colour = reporter is not None and reporter.hasmarkup
+        self._colour = _has_colour(config)
 
     def clean(self, text: str) -> str:
         """Guest text, safe to show in this run."""
@@ -62,10 +80,11 @@ class ReportBuilder:
     def _rebuilt(self, report: dict[str, Any]) -> Any:
         # pytest takes a text or skip that contains its words for an exception's parts for an exception.
         plain = None if isinstance(report["longrepr"], dict) else report.pop("longrepr")
+        shown = report.pop("smol_shown", False)
         hook = self._config.hook.pytest_report_from_serializable
         built = hook(config=self._config, data={"longrepr": None, **report})
         if plain is not None:
-            built.longrepr = plain
+            built.longrepr = _Shown(plain) if shown else plain
         return built
 
     def crash_report(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
@@ -11,7 +13,7 @@ from pytest_smol.errors import MachineError, ProtocolError, SmolError, SnapshotE
 from pytest_smol.factory import MachineFactory
 from pytest_smol.grouprun import GroupRun, Stop
 from pytest_smol.groups import Flavour, Placement, flavour_of, placement, steps
-from pytest_smol.guestsession import GuestSession, Project
+from pytest_smol.guestsession import Collected, GuestSession, Project, SessionEnded
 from pytest_smol.marker import Mark, marker_arguments, marks_of, place
 from pytest_smol.nodes import GuestCollector, GuestItem
 from pytest_smol.options import Settings
@@ -140,6 +142,10 @@ class SmolSession:
             where = self._guests[self._default_flavour].collected.collecting
             self._report_failed_collection(session, where, error)
             return
+        self._relay(session, collected)
+
+    def _relay(self, session: pytest.Session, collected: Collected) -> None:
+        """Report to ``session`` what was ``collected``."""
         items, collectors = collected.nodes.build(session)
         for warning in collected.warnings:
             self._reports.relay_warning(warning)
@@ -150,6 +156,19 @@ class SmolSession:
         if collected.deselected:
             session.config.hook.pytest_deselected(items=_picked(items, collected.deselected))
         session.items = list(_picked(items, collected.order))
+
+    def end_collection(self, session: pytest.Session, ended: SessionEnded) -> NoReturn:
+        """Report what the guest collected before it ``ended``, and end ``session`` likewise."""
+        self._relay(session, self._guests[self._default_flavour].collected)
+        session.testscollected = len(session.items)
+        session.config.hook.pytest_collection_finish(session=session)
+        if ended.stop is not None:
+            _obey(replace(ended.stop, reason=self._reports.clean(ended.stop.reason)), session)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        raise pytest.UsageError(*map(self._reports.clean, ended.lines))
 
     @property
     def collection_lines(self) -> list[str]:
@@ -249,4 +268,7 @@ def _obey(stop: Stop, session: pytest.Session) -> None:
         pytest.exit(stop.reason, returncode=stop.returncode)
     if stop.kind == "interrupt":
         raise KeyboardInterrupt(stop.reason)
-    session.shouldstop = stop.reason
+    if stop.kind == "fail":
+        session.shouldfail = stop.reason
+    else:
+        session.shouldstop = stop.reason

@@ -47,7 +47,7 @@ class ForkingPort(Port):
         super().__init__(control)
         self._template = socket.socket(fileno=template)
 
-    def send(self, kind: str, **fields: Any) -> None:
+    def send(self, kind: str, /, **fields: Any) -> None:
         super().send(kind, **fields)
         while kind == "done":  # the host takes the machine away now, whatever pytest had still to do
             signal.pause()

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 from xml.etree import ElementTree
 
@@ -65,7 +66,8 @@ class Outcome:
 
     def comparable(self) -> list[str]:
         """All that a user sees of the run, but what may differ from run to run."""
-        return [f"exit status {self.status}", *normalised(self.out), "stderr:", *normalised(self.err)]
+        err = "\n".join(normalised(self.err)).rstrip().splitlines()
+        return [f"exit status {self.status}", *normalised(self.out), "stderr:", *err]
 
 
 def difference(plain: list[str], smol: list[str]) -> str:
@@ -97,6 +99,11 @@ class Lab:
         self._monkeypatch = monkeypatch
         self._first = first
         self.record = Record()
+
+    @property
+    def path(self) -> Path:
+        """The project's directory."""
+        return self._pytester.path
 
     def project(self, **files: str) -> None:
         """Write files: ``test_a="..."`` is test_a.py, ``a__b`` is a/b.py, ``pytest_ini`` is pytest.ini."""

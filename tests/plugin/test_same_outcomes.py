@@ -47,7 +47,6 @@ SHOW_ALL_FRAMES = ("--tb=native", "--full-trace", "-W error::UserWarning", "--as
         "--runxfail",
         "--disable-warnings",
         "-W error::UserWarning",
-        "-p no:warnings",
         "--strict-markers",
         "-o console_output_style=count",
         "-o console_output_style=classic",
