@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from pytest_smol.errors import SettingError
 from pytest_smol.guest.collection import CollectedTree
 from pytest_smol.guest.identity import as_root, become_distinct, drop_caches, set_user
 from pytest_smol.guest.port import Port
@@ -151,7 +152,12 @@ class GuestPlugin:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> Iterator[None]:
         try:
-            return (yield)
+            result = yield
+            self._send_nodes(*session.items, *self._deselected)
+            return result
+        except SettingError as error:  # a marker
+            self._port.send("usage_error", lines=[str(error)])
+            raise pytest.UsageError(str(error)) from error
         except pytest.UsageError as error:
             self._send_nodes()
             self._port.send("usage_error", lines=[str(line) for line in error.args])
@@ -192,13 +198,14 @@ class GuestPlugin:
     def _send_collection(self, session: pytest.Session) -> None:
         numbers = [self._tree.number(item) for item in session.items]
         deselected = [self._tree.number(item) for item in self._deselected]
-        self._send_nodes()
         lines = self._config.hook.pytest_report_collectionfinish(
             config=self._config, start_path=self._config.rootpath, items=session.items
         )
         self._port.send("collected", items=numbers, deselected=deselected, lines=_flat(lines))
 
-    def _send_nodes(self) -> None:
+    def _send_nodes(self, *items: pytest.Item) -> None:
+        for item in items:  # a plugin can have made some without collecting them
+            self._tree.add(item)
         for rows in self._tree.batches():
             self._port.send("nodes", rows=rows)
 

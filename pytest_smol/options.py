@@ -177,15 +177,6 @@ def leave_to_guest(config: pytest.Config, parser: pytest.Parser, args: list[str]
     accept_unknown(parser, args)
     for key in config._get_unknown_ini_keys():
         parser.addini(key, "an ini value that a conftest.py of the guest may define")
-    # A filter that names a class is only understood by importing it.
-    for filters in (config.getini("filterwarnings"), config.known_args_namespace.pythonwarnings or []):
-        filters[:] = [line for line in filters if not _names_module(line)]
-
-
-def _names_module(warning_filter: str) -> bool:
-    """Whether the category of a filter, ``action:message:category:module:lineno``, has to be imported."""
-    category = [*warning_filter.split(":"), "", ""][2].strip()
-    return "." in category and not category.startswith("pytest.")
 
 
 def accept_unknown(parser: pytest.Parser, args: list[str]) -> None:

@@ -189,14 +189,25 @@ class HostPlugin:
     # --- run ------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        if self._session is None or not self._session.owns(item):
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        if self._session is None:
             return None
+        if not self._session.owns(item):
+            return self._run_at_home(item, nextitem)
         hook = item.ihook
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._session.run(item):
             hook.pytest_runtest_logreport(report=report)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def _run_at_home(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """See to it that fixtures of the host live until the next test that runs there."""
+        assert self._session is not None
+        following = self._session.next_at_home(nextitem)
+        if following is nextitem:
+            return None
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         return True
 
     @pytest.hookimpl(tryfirst=True)

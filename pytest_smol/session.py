@@ -199,6 +199,13 @@ class SmolSession:
         """Whether ``item`` is to run in a VM."""
         return item in self._tests
 
+    def next_at_home(self, item: pytest.Item | None) -> pytest.Item | None:
+        """``item`` or the first after it that runs on the host."""
+        if item is None or not self.owns(item):
+            return item
+        rest = self._items[self._items.index(item) :]
+        return next((each for each in rest if not self.owns(each)), None)
+
     def run(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
         """The reports of ``item``, as they come from its VM."""
         test = self._tests[item]
