@@ -91,5 +91,5 @@ def test_ports_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(supervisor.os, "open", lambda path, flags: opened.append(path) or 7)
     assert supervisor.open_port("lifecycle") == 7
     assert opened == ["/dev/vport0p2"]
-    with pytest.raises(LookupError, match="smol.stdout"):
+    with pytest.raises(LookupError, match=r"smol\.stdout"):
         supervisor.open_port("stdout")
