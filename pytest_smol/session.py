@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -68,6 +69,8 @@ class SmolSession:
         self._project = project
         self._reports = ReportBuilder(config)
         self._uncaptured = config.getoption("capture", "fd") != "fd"
+        utf8 = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {name: utf8("replace") for name in ("stdout", "stderr")}
         self.factory = MachineFactory(settings, progress)
         self._guests: dict[Flavour, GuestSession] = {}
         self._failures: dict[Flavour, SmolError] = {}
@@ -126,7 +129,7 @@ class SmolSession:
         """
         if name == "stdout" or self._uncaptured:
             stream = getattr(sys, name)
-            stream.write(self._reports.clean(data.decode("utf-8", "replace")))
+            stream.write(self._reports.clean(self._decoders[name].decode(data)))
             stream.flush()
 
     # --- collect --------------------------------------------------------------------------

@@ -133,8 +133,9 @@ class Script:
             for end in kept:
                 end.close()
 
-        if self.gone:
-            close()
+        if self.gone:  # what it is sent is lost, as with a machine that dies meanwhile
+            for end in kept:
+                end.shutdown(socket.SHUT_WR)
         return close
 
 

@@ -81,6 +81,13 @@ def test_control_characters_are_shown_in_caret_notation(lab: Lab) -> None:
     assert "^[[31mred^G" in smol.out
 
 
+def test_uncaptured_text_is_not_torn_between_two_reads(lab: Lab) -> None:
+    lab.project(test_a="def test_a():\n    print('x' + 'é€' * 100_000)\n")
+    outcome = lab.smol("--smol", "-s")
+    assert "x" + "é€" * 100_000 in outcome.text
+    assert "\ufffd" not in outcome.text
+
+
 @pytest.mark.parametrize("args", ["-s --tb=short", "--capture=tee-sys --tb=short", "--setup-show", "-s -q"])
 @pytest.mark.parametrize("suite", [EVERY_OUTCOME, SCOPES], ids=["outcomes", "scopes"])
 def test_uncaptured(lab: Lab, suite: str, args: str) -> None:

@@ -1,0 +1,462 @@
+"""Guests that die, hang, stop, lie or speak out of turn: each is one failed test, and the run goes on.
+
+What dies is a process that stands for a guest; ``kill_machine`` kills its
+supervisor too, which is the end of the whole machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pytest_smol.wire import Message
+from tests.plugin.fakes import Script
+from tests.plugin.lab import Lab
+
+#: Deaths, with what the report has to say. Nothing here touches anything but the guest's two processes.
+HEAD = """
+    import ctypes, os, signal, sys, threading, time
+    import pytest
+    assert "SMOL_GUEST" in os.environ
+
+    def exit_status(): os._exit(3)
+    def killed(): os.kill(os.getpid(), signal.SIGKILL)
+    def segfault(): ctypes.string_at(0)
+    def abort(): os.abort()
+    def kill_machine():
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+"""
+
+CAUSES = {
+    "exit_status": "the test process exited with status 3 before the test was over",
+    "killed": "the test process was killed by SIGKILL",
+    "segfault": "the test process was killed by SIGSEGV",
+    "abort": "the test process was killed by SIGABRT",
+    "kill_machine": "QEMU closed its connections",
+}
+
+PLACES = """
+    @pytest.fixture
+    def in_setup(): die()
+
+    @pytest.fixture
+    def in_teardown():
+        yield
+        die()
+
+    def test_before(): pass
+    def test_setup(in_setup): pass
+    def test_between(): pass
+    def test_call(): die()
+    def test_teardown(in_teardown): pass
+    def test_after(): pass
+"""
+
+
+def letters(text: str) -> dict[str, list[str]]:
+    """The verdicts of a ``-v`` run by the test's name."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, _, verdict = line.partition(" ")
+        if "::" in name and verdict.split(" ")[0] in ("PASSED", "FAILED", "ERROR", "SKIPPED", "XFAIL"):
+            found.setdefault(name.rpartition("::")[2], []).append(verdict.split(" ")[0])
+    return found
+
+
+@pytest.mark.parametrize("death", CAUSES)
+@pytest.mark.parametrize("scope", ["module", "test"])
+def test_death_in_each_phase(lab: Lab, death: str, scope: str) -> None:
+    lab.project(test_a=HEAD + f"    die = {death}\n" + PLACES)
+    outcome = lab.smol("--smol", f"--smol-scope={scope}", "-v", "--junitxml=result.xml")
+    assert outcome.status == 1
+    assert letters(outcome.text.partition("short test summary")[0]) == {
+        "test_before": ["PASSED"],
+        "test_setup": ["ERROR"],
+        "test_between": ["PASSED"],
+        "test_call": ["FAILED"],
+        "test_teardown": ["PASSED", "ERROR"],
+        "test_after": ["PASSED"],
+    }
+    assert "1 failed, 4 passed, 2 errors" in outcome.text
+    assert outcome.text.count(CAUSES[death]) >= 3
+    assert "INTERNAL" not in outcome.text
+    xml = outcome.files["result.xml"]
+    assert xml.count("<testcase") == 6
+    assert 'errors="2" failures="1"' in xml
+
+
+def test_each_death_is_followed_by_a_fresh_fork(lab: Lab) -> None:
+    lab.project(test_a=HEAD + "    die = killed\n" + PLACES)
+    lab.smol("--smol")
+    names = [[nodeid.rpartition("::")[2] for nodeid in fork] for fork in lab.record.ran]
+    assert names == [
+        ["test_before", "test_setup"],
+        ["test_between", "test_call"],
+        ["test_teardown"],
+        ["test_after"],
+    ]
+
+
+def test_the_last_words_are_in_the_report(lab: Lab) -> None:
+    lab.project(
+        test_a=HEAD
+        + """
+    def test_says():
+        import faulthandler
+        os.write(2, b"captured as it is on fd 2")
+        segfault()
+        """
+    )
+    outcome = lab.smol("--smol")
+    assert "Captured guest stderr" in outcome.text
+    assert "Fatal Python error: Segmentation fault" in outcome.text
+    assert "in test_says" in outcome.text
+
+
+def test_death_of_a_session_fixture_after_the_last_test(lab: Lab) -> None:
+    lab.project(
+        test_a=HEAD
+        + """
+    @pytest.fixture(scope="session", autouse=True)
+    def of_session():
+        yield
+        killed()
+    def test_1(): pass
+    def test_2(): pass
+        """,
+        test_b="def test_3(): pass\n",
+    )
+    outcome = lab.smol("--smol", "-v")
+    assert "3 passed, 1 error" in outcome.text
+    assert "ERROR at teardown of test_2" in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("death", "cause"), [("os._exit(3)", "exited with status 3"), ("os.kill(os.getpid(), 9)", "SIGKILL")]
+)
+def test_death_while_a_module_is_imported(lab: Lab, death: str, cause: str) -> None:
+    lab.project(
+        test_a="def test_fine(): pass\n",
+        test_b=f"import os\nassert 'SMOL_GUEST' in os.environ\n{death}\n",
+        test_c="def test_fine(): pass\n",
+    )
+    outcome = lab.smol("--smol")
+    assert outcome.status == 2
+    assert "1 error" in outcome.text
+    assert "ERROR collecting test_b.py" in outcome.text
+    assert cause in outcome.text
+    assert "INTERNAL" not in outcome.text
+
+
+def test_death_while_a_conftest_is_loaded(lab: Lab) -> None:
+    lab.project(
+        conftest="import os\nassert 'SMOL_GUEST' in os.environ\nos._exit(3)\n", test_a="def test_a(): pass\n"
+    )
+    outcome = lab.smol("--smol")
+    assert outcome.status == 2
+    assert "exited with status 3" in outcome.text
+    assert "INTERNAL" not in outcome.text
+
+
+def test_death_of_a_marked_tests_session_is_an_error_of_each_test(lab: Lab) -> None:
+    lab.project(
+        test_a="""
+            import os, pytest
+            if "SMOL_GUEST" in os.environ:
+                os._exit(3)
+            @pytest.mark.smol
+            def test_1(): open("it ran", "w")
+            @pytest.mark.smol
+            def test_2(): open("it ran", "w")
+            def test_at_home(): pass
+        """
+    )
+    outcome = lab.smol("-v")
+    assert "1 passed, 2 errors" in outcome.text
+    assert outcome.text.count("exited with status 3") >= 2
+    assert not (lab.path / "it ran").exists()
+
+
+# --- time limits ---------------------------------------------------------------------------------
+
+HANGING = """
+    import time, pytest
+    def test_before(): pass
+    {mark}
+    def test_hangs():
+        while True: time.sleep(0.1)
+    def test_after(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "args"),
+    [("@pytest.mark.smol(timeout=0.5)", ["--smol"]), ("# no mark", ["--smol", "--smol-timeout=0.5"])],
+)
+def test_a_test_that_hangs(lab: Lab, mark: str, args: list[str]) -> None:
+    lab.project(test_a=HANGING.format(mark=mark))
+    outcome = lab.smol(*args, "--smol-scope=module")
+    assert "1 failed, 2 passed" in outcome.text
+    assert "the test was not over after 0.5 s" in outcome.text
+    assert "in test_hangs" in outcome.text  # where it hung
+    assert "hint: " in outcome.text
+    assert len(lab.record.forks) == 2
+
+
+def test_a_guest_that_hangs_and_ignores_the_abort(lab: Lab) -> None:
+    lab.project(
+        test_a="""
+            import ctypes, signal, time
+            def test_hangs():
+                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGABRT])
+                while True: time.sleep(0.1)
+            def test_after(): pass
+        """
+    )
+    outcome = lab.smol("--smol", "--smol-timeout=0.5")
+    assert "1 failed, 1 passed" in outcome.text
+
+
+# --- stops ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["test", "module", "session"])
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [
+        ("pytest.exit('enough')", 2),
+        ("pytest.exit('enough', returncode=9)", 9),
+        ("raise KeyboardInterrupt('enough')", 2),
+        ("request.session.shouldstop = 'enough'", 2),
+        ("request.session.shouldfail = 'enough'", 1),
+    ],
+)
+@pytest.mark.parametrize("where", ["call", "setup", "last"])
+def test_a_guest_that_stops_stops_the_run(lab: Lab, where: str, stop: str, status: int, scope: str) -> None:
+    body = """
+        import pytest
+        @pytest.fixture
+        def stops(request):
+            {setup}
+        def test_1(): pass
+        {before}
+        def test_stops(request{fixture}): {call}
+        {after}
+    """
+    other = "def test_other(): pass"
+    lab.project(
+        test_a=body.format(
+            setup=stop if where == "setup" else "pass",
+            fixture=", stops" if where == "setup" else "",
+            call="pass" if where == "setup" else stop,
+            before=other if where == "last" else "",
+            after="" if where == "last" else other,
+        ),
+        test_b="def test_never(): open('it ran', 'w')\n",
+    )
+    plain, smol = lab.both(f"--smol-scope={scope}")[0]
+    assert plain.status == smol.status == status
+    assert "enough" in smol.text
+    assert counts(smol.out) == counts(plain.out)
+    assert not (lab.path / "it ran").exists()
+    assert "INTERNAL" not in smol.text
+
+
+def counts(out: Sequence[str]) -> str:
+    """The last line, without its time."""
+    return out[-1].strip("= ").partition(" in ")[0]
+
+
+@pytest.mark.parametrize("stop", ["shouldstop", "shouldfail"])
+def test_a_plugin_of_the_project_that_stops_after_a_report(lab: Lab, stop: str) -> None:
+    lab.project(
+        conftest=f"""
+            import pytest
+            class Stops:
+                def pytest_runtest_logreport(self, report):
+                    if report.when == "teardown" and "test_2" in report.nodeid:
+                        self.session.{stop} = "two are enough"
+                def pytest_sessionstart(self, session): self.session = session
+            def pytest_configure(config): config.pluginmanager.register(Stops())
+        """,
+        test_a="def test_1(): pass\ndef test_2(): pass\ndef test_3(): pass\n",
+        test_b="def test_4(): pass\n",
+    )
+    plain, smol = lab.both("-v")[0]
+    assert (smol.status, counts(smol.out)) == (plain.status, counts(plain.out))
+    assert "two are enough" in smol.text
+
+
+def test_a_real_interrupt_ends_the_run_as_at_home(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.plugin.fakes import FakeMachine
+
+    def interrupted(self: FakeMachine, deadline: float) -> Message:
+        raise KeyboardInterrupt
+
+    lab.project(test_a="def test_1(): pass\ndef test_2(): pass\n")
+    monkeypatch.setattr(FakeMachine, "receive", interrupted)
+    outcome = lab.smol("--smol")
+    assert outcome.status == 2
+    assert not lab.record.forks
+    assert "INTERNAL" not in outcome.text
+
+
+# --- scripts -------------------------------------------------------------------------------------
+
+TWO_TESTS = "def test_1(): pass\ndef test_2(): pass\n"
+
+
+def report(when: str, index: int = 0, /, **changes: Any) -> Message:
+    data = {
+        "nodeid": "test_a.py::test_1",
+        "location": ["test_a.py", 0, "test_1"],
+        "keywords": {},
+        "outcome": "passed",
+        "longrepr": None,
+        "when": when,
+        "user_properties": [],
+        "sections": [],
+        "duration": 0.1,
+        "$report_type": "TestReport",
+        **changes,
+    }
+    return {"type": "report", "index": index, "data": data}
+
+
+FRESH: Message = {"type": "fresh"}
+START: Message = {"type": "start", "index": 0}
+FINISH: Message = {"type": "finish", "index": 0}
+GOOD = [FRESH, START, report("setup"), report("call"), report("teardown"), FINISH]
+
+Says = Sequence["Message | bytes"]
+
+_OWN_CLASS: dict[str, Any] = {"$report_type": "os.system"}
+
+LIES: dict[str, Says] = {
+    "nothing fresh": [START],
+    "another test": [FRESH, {"type": "start", "index": 1}],
+    "a report of another test": [FRESH, START, report("setup", 1)],
+    "a test that does not exist": [FRESH, START, report("setup", 10**6)],
+    "no report at all": [FRESH, START, {"type": "report", "index": 0, "data": {}}],
+    "an outcome of its own": [FRESH, START, report("setup", outcome="great")],
+    "a phase of its own": [FRESH, START, report("warm-up")],
+    "call before setup and back": [FRESH, START, report("call"), report("setup")],
+    "setup twice": [FRESH, START, report("setup"), report("setup")],
+    "done without a word": [FRESH, START, {"type": "done"}],
+    "collected once more": [FRESH, {"type": "collected", "items": [], "deselected": [], "lines": []}],
+    "bytes": [FRESH, b"\xff\xff\xff\xff and more"],
+    "an unknown message": [FRESH, {"type": "give me root"}],
+    "a field too many": [FRESH, {"type": "start", "index": 0, "more": 1}],
+    "a wrong type": [FRESH, {"type": "start", "index": "0"}],
+    "no JSON": [FRESH, b"\x03\x00\x00\x00{]}"],
+    "nesting": [FRESH, b"\x40\x9c\x00\x00" + b"[" * 40000],
+    "a report class of its own": [FRESH, START, report("setup", **_OWN_CLASS)],
+    "an exception of its own": [FRESH, START, report("setup", outcome="failed", longrepr={"reprcrash": "x"})],
+    "a failure without a reason": [FRESH, START, report("setup", outcome="failed")],
+    "an endless time": [FRESH, START, report("setup", duration="long")],
+}
+
+
+@pytest.mark.parametrize("says", LIES.values(), ids=LIES.keys())
+def test_a_guest_that_breaks_the_protocol(lab: Lab, says: Says) -> None:
+    lab.project(test_a=TWO_TESTS)
+    outcome = lab.smol("--smol", "-v", "--smol-timeout=5", forks=[Script(says, gone=False)])
+    assert outcome.status == 1, outcome
+    assert "INTERNAL" not in outcome.text + "".join(outcome.err)
+    verdicts = letters(outcome.text.partition("short test summary")[0])
+    assert verdicts["test_1"][-1] in ("FAILED", "ERROR")
+    assert verdicts["test_2"] == ["PASSED"]
+    assert len(lab.record.forks) == 2
+
+
+def test_a_guest_that_keeps_to_the_protocol(lab: Lab) -> None:
+    lab.project(test_a="def test_1(): assert 0\n")
+    assert lab.smol("--smol", forks=[Script(GOOD)]).status == 0
+
+
+def test_a_guest_cannot_speak_for_another_test(lab: Lab) -> None:
+    """Node ids, places and durations are the host's."""
+    lab.project(test_a=TWO_TESTS)
+    lies: dict[str, Any] = {
+        "nodeid": "test_a.py::test_2",
+        "location": ["/etc/passwd", 1, "x"],
+        "duration": 1e9,
+    }
+    says = [FRESH, START, *(report(when, **lies) for when in ("setup", "call", "teardown")), FINISH]
+    outcome = lab.smol("--smol", "--smol-scope=test", "-v", "--durations=3", forks=[Script(says)])
+    assert letters(outcome.text) == {"test_1": ["PASSED"], "test_2": ["PASSED"]}
+    assert "/etc/passwd" not in outcome.text
+    assert "1000000000" not in outcome.text
+
+
+def test_a_guest_that_has_gone(lab: Lab) -> None:
+    lab.project(test_a=TWO_TESTS)
+    panic = b"Kernel panic - not syncing: sysrq triggered crash\r\n"
+    outcome = lab.smol("--smol", "-v", forks=[Script([FRESH, START, report("setup")], panic, gone=True)])
+    assert "the guest kernel panicked: sysrq triggered crash" in outcome.text
+    assert "Captured guest console" in outcome.text
+    assert "1 failed, 1 passed" in outcome.text
+
+
+def test_a_guest_that_says_what_a_terminal_would_obey(lab: Lab) -> None:
+    lab.project(test_a=TWO_TESTS)
+    evil = "\x1b]0;title\x07\x1b[2J\r\x9b31m"
+    frames = {
+        "reprcrash": {"path": evil, "lineno": 1, "message": evil},
+        "reprtraceback": {
+            "reprentries": [{"type": "ReprEntryNative", "data": {"lines": [evil]}}],
+            "extraline": evil,
+            "style": "native",
+        },
+        "sections": [["Captured" + evil, evil, "-"]],
+        "chain": None,
+    }
+    call = report("call", outcome="failed", longrepr=frames, sections=[["Captured stdout call", evil]])
+    warning: Message = {
+        "type": "warning",
+        "text": evil,
+        "category": "Evil" + evil,
+        "filename": evil,
+        "lineno": 1,
+        "line": evil,
+        "when": "runtest",
+        "nodeid": evil,
+        "location": [evil, 1, evil],
+    }
+    says = [FRESH, START, warning, report("setup"), call, report("teardown"), FINISH]
+    forks = [Script(says, evil.encode(), gone=True)]
+    outcome = lab.smol("--smol", "-rA", "--smol-scope=test", "--color=no", forks=forks)
+    assert "1 failed, 1 passed" in outcome.text
+    shown = "\n".join([*outcome.out, *outcome.err])
+    assert not {"\x1b", "\x07", "\r", "\x9b"} & set(shown)
+    assert "^[[2J" in shown
+
+
+def test_a_guest_that_dies_before_it_says_a_word(lab: Lab) -> None:
+    lab.project(test_a=TWO_TESTS)
+    died: Message = {"type": "died", "status": None, "signal": 9}
+    outcome = lab.smol("--smol", forks=[Script([died]), Script([died])])
+    assert "2 errors" in outcome.text
+    assert outcome.text.count("killed by SIGKILL") >= 2
+
+
+BAD_SESSIONS: dict[str, Says] = {
+    "a test message": [START],
+    "an order of tests that it has not": [{"type": "collected", "items": [3], "deselected": [], "lines": []}],
+    "an order of no numbers": [{"type": "collected", "items": ["x"], "deselected": [], "lines": []}],
+    "nodes of nothing": [{"type": "nodes", "rows": [{}]}],
+    "bytes": [b"\xff\xff\xff\xff"],
+    "death": [{"type": "died", "status": 1, "signal": None}],
+}
+
+
+@pytest.mark.parametrize("says", BAD_SESSIONS.values(), ids=BAD_SESSIONS.keys())
+def test_a_session_that_breaks_the_protocol(lab: Lab, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.project(test_a=TWO_TESTS)
+    outcome = lab.smol("--smol", session=Script([{"type": "collecting", "nodeid": "test_a.py"}, *says]))
+    assert outcome.status in (2, 4), outcome
+    assert "INTERNAL" not in outcome.text + "".join(outcome.err)
+    assert not lab.record.forks
