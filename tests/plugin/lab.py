@@ -177,3 +177,13 @@ def cases(junit_xml: str) -> list[str]:
             case.attrib.pop("time", None)
             found += normalised(ElementTree.tostring(case, encoding="unicode").splitlines())
     return found
+
+
+def letters(text: str) -> dict[str, list[str]]:
+    """The verdicts of a ``-v`` run by the test's name."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, _, verdict = line.partition(" ")
+        if "::" in name and verdict.split(" ")[0] in ("PASSED", "FAILED", "ERROR", "SKIPPED", "XFAIL"):
+            found.setdefault(name.rpartition("::")[2], []).append(verdict.split(" ")[0])
+    return found
