@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,8 +22,21 @@ if TYPE_CHECKING:
 
 _SYS_PATH = pytest.StashKey[tuple[str, ...]]()
 
-#: The same name as in pytest_smol.interpreter, which is not imported for it.
-_IN_GUEST = "SMOL_GUEST"
+#: The same names as in pytest_smol.interpreter and guest/init, which are not imported for them.
+_GUEST_VARIABLE = "SMOL_GUEST"
+_GUEST_RUNNER = "pytest_smol.guest.runner"
+_GUEST_OPTION = "smol.exec="
+
+
+def _in_guest() -> bool:
+    """Whether this is a guest, or a pytest that a test started in one.
+
+    The variable alone proves nothing: whoever sets it on a host would have
+    tests run there that were asked to run in a VM.
+    """
+    if _GUEST_VARIABLE not in os.environ:
+        return False
+    return _GUEST_RUNNER in sys.modules or _GUEST_OPTION in Path("/proc/cmdline").read_text()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +48,7 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, None, None]:
     early_config.stash[_SYS_PATH] = tuple(path or os.getcwd() for path in sys.path)
-    if early_config.known_args_namespace.smol and _IN_GUEST not in os.environ:
+    if early_config.known_args_namespace.smol and not _in_guest():
         # With --smol no code of the project runs on the host; the guest loads its conftest files.
         early_config.known_args_namespace.noconftest = True
         options.leave_to_guest(early_config, parser, args)
@@ -43,7 +57,7 @@ def pytest_load_initial_conftests(
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marker.DESCRIPTION)
-    if _IN_GUEST in os.environ or _distributes(config):
+    if _in_guest() or _distributes(config):
         return
     try:
         settings = options.Settings.from_config(config)
@@ -70,7 +84,7 @@ def _remember(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     """With --smol it is the guest that shows fixtures: it has to collect for that."""
-    if config.option.smol and _shows_fixtures(config) and _IN_GUEST not in os.environ:
+    if config.option.smol and _shows_fixtures(config) and not _in_guest():
         return wrap_session(config, lambda config, session: None)
     return None
 

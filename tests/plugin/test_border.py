@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,12 @@ def test_a_host_without_the_tests_of_the_guest_reports_each(lab: Lab, home: Path
     assert "2 passed, 1 error" in outcome.text
     assert "the guest did not collect this test" in outcome.text
     assert not (lab.path / "it ran").exists()
+
+
+def test_a_variable_does_not_make_a_host_a_guest(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMOL_GUEST", "1")
+    monkeypatch.delitem(sys.modules, "pytest_smol.guest.runner", raising=False)
+    lab.project(pytest_ini="[pytest]\nsmol_qemu = /nonexistent/qemu\n", test_a="def test_a(): pass\n")
+    outcome = lab.plain("--smol")
+    assert outcome.status == 4
+    assert "/nonexistent/qemu" in "\n".join(outcome.err)
