@@ -265,7 +265,11 @@ def parse_tsc_khz(cpuinfo: str) -> int:
     """
     found = re.search(r"^bogomips\s*:\s*([0-9]+(?:\.[0-9]+)?)\s*$", cpuinfo, re.MULTILINE)
     if not found:
-        raise HostError("the processor's frequency is not in /proc/cpuinfo", evidence=cpuinfo[:500])
+        raise HostError(
+            "the processor's frequency is not in /proc/cpuinfo",
+            evidence=cpuinfo[:500],
+            remedy="run on an x86-64 Linux whose /proc/cpuinfo has a line with bogomips",
+        )
     return int(float(found.group(1)) * 500)
 
 

@@ -156,6 +156,9 @@ DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+_MODULE = "reinstall that kernel's package, or name another kernel with smol_kernel"
+
+
 def read_module(path: Path) -> Module:
     """The module in the file ``path``, decompressed.
 
@@ -165,9 +168,11 @@ def read_module(path: Path) -> Module:
     try:
         data = DECOMPRESS[path.suffix](path.read_bytes())
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise KernelUnavailable(f"the kernel module {path} cannot be read: {error}") from error
+        raise KernelUnavailable(
+            f"the kernel module {path} cannot be read: {error}", remedy=_MODULE
+        ) from error
     if not data.startswith(b"\x7fELF"):
-        raise KernelUnavailable(f"the kernel module {path} is no ELF file")
+        raise KernelUnavailable(f"the kernel module {path} is no ELF file", remedy=_MODULE)
     return Module(module_name(path.name), data)
 
 

@@ -47,7 +47,10 @@ class ChildProcess:
             )
         except OSError as error:
             os.close(self._stderr)
-            raise HostError(f"{argv[0]} cannot be started: {error}") from error
+            raise HostError(
+                f"{argv[0]} cannot be started: {error}",
+                remedy="see that it is there and may be executed, or name another with smol_qemu",
+            ) from error
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
         self._closed = False

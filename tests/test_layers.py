@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_smol import errors
+from pytest_smol.errors import BootFailed, HostError, SettingError, SnapshotError
+
 ROOT = Path(__file__).parent.parent
 
 #: From top to bottom: a module imports only what stands in a later row, or its own package.
@@ -29,6 +32,13 @@ ALONE = ("errors", "wire", "text", "cpio", "kvm", "postmortem", "virtiofs.fuse")
 
 #: All that the guest may import of ours beside itself.
 GUEST_MAY_IMPORT = {"wire", "marker", "errors"}
+
+#: The errors that a user can do something about; a machine's own are its tests' authors' to judge.
+WITH_REMEDY = {
+    kind.__name__
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, (HostError, SettingError, SnapshotError, BootFailed))
+}
 
 LONGEST_MODULE = 399
 LONGEST_FUNCTION = 60
@@ -107,3 +117,15 @@ def test_modules_and_functions_stay_small(module: str) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_every_error_that_a_user_can_mend_says_how(module: str) -> None:
+    for node in ast.walk(ast.parse(SOURCES[module].read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in WITH_REMEDY:
+            assert "remedy" in {keyword.arg for keyword in node.keywords}, ast.unparse(node)
+
+
+def test_the_errors_with_a_remedy_are_known() -> None:
+    assert {"HostError", "DiskFull", "SettingError", "SnapshotError", "BootFailed"} <= WITH_REMEDY
+    assert "MachineDied" not in WITH_REMEDY

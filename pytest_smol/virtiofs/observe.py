@@ -94,7 +94,10 @@ class Observer:
         Raises SnapshotError when there was too much to remember all of it.
         """
         if max(len(self._seen), len(self._missed)) >= LIMIT:
-            raise SnapshotError(f"the guest looked at more than {LIMIT} paths, too many for a snapshot")
+            raise SnapshotError(
+                f"the guest looked at more than {LIMIT} paths, too many for a snapshot",
+                remedy="let nothing walk the file system while tests are collected: leave that to a test",
+            )
         rows = [_row(path, st) for path, st in self._seen.items()]
         merged = {(row.path, row.names != ""): row for row in (*rows, *self._listed.values())}
         merged.update({(row.path, row.names != ""): row for row in earlier})

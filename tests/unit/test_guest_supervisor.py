@@ -88,7 +88,12 @@ def test_ports_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / device / "name").write_text(name + "\n")
     opened: list[str] = []
     monkeypatch.setattr(supervisor, "_PORTS", str(tmp_path))
-    monkeypatch.setattr(supervisor.os, "open", lambda path, flags: opened.append(path) or 7)
+
+    def fake_open(path: str, flags: int) -> int:
+        opened.append(path)
+        return 7
+
+    monkeypatch.setattr(os, "open", fake_open)
     assert supervisor.open_port("lifecycle") == 7
     assert opened == ["/dev/vport0p2"]
     with pytest.raises(LookupError, match=r"smol\.stdout"):
