@@ -20,11 +20,12 @@ import socket
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from _pytest.cacheprovider import Cache
 
-from pytest_smol.guest import runner, supervisor
+from pytest_smol.guest import plugin, runner, supervisor
 from pytest_smol.guest.port import Port
 
 #: linux/prctl.h
@@ -132,15 +133,19 @@ def _replace(number: int, new: int) -> None:
 
 
 def _leave_the_host_alone() -> None:
-    names: dict[str, Any] = {
-        "become_distinct": lambda fresh: random.seed(),
-        "drop_caches": lambda: None,
-        "set_user": lambda uid, gid, groups: None,
-        "as_root": nullcontext,
+    def distinct(fresh: dict[str, Any]) -> None:
+        random.seed()
+
+    names: dict[str, tuple[tuple[ModuleType, ...], Any]] = {
+        "become_distinct": ((runner, plugin), distinct),
+        "drop_caches": ((runner,), lambda: None),
+        "set_user": ((runner,), lambda uid, gid, groups: None),
+        "as_root": ((plugin,), nullcontext),
     }
-    for name, harmless in names.items():
-        assert hasattr(runner, name)
-        setattr(runner, name, harmless)
+    for name, (modules, harmless) in names.items():
+        for module in modules:
+            assert hasattr(module, name)
+            setattr(module, name, harmless)
     Cache.set = lambda self, key, value: None  # type: ignore[method-assign]
 
 

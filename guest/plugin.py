@@ -1,0 +1,174 @@
+"""The hooks of the guest's pytest: what is collected and reported goes to the host."""
+
+from __future__ import annotations
+
+import gc
+import linecache
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pytest_smol.errors import SettingError
+from pytest_smol.guest.collection import CollectedTree
+from pytest_smol.guest.identity import as_root, become_distinct
+
+
+class MuteReporter:
+    """The terminal reporter without its hooks: the host reports, but who wants to write there can."""
+
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reporter, name)
+
+
+class GuestPlugin:
+    """Pytest hooks of the guest: what is collected and reported goes to the host."""
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self._tree = CollectedTree()
+        self._deselected: list[pytest.Item] = []
+        self._number = 0
+        self._config: pytest.Config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self._config = config
+        reporter = config.pluginmanager.unregister(name="terminalreporter")
+        if reporter is not None:
+            config.pluginmanager.register(MuteReporter(reporter), "terminalreporter")
+
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        self._port.send("collecting", nodeid=collector.nodeid)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        self._tree.add(item)
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self._deselected += items
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if not report.passed:
+            self._port.send("collect_report", data=self._serialised(report))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> Iterator[None]:
+        try:
+            result = yield
+            self._send_nodes(*session.items, *self._deselected)
+            return result
+        except SettingError as error:  # a marker
+            self._port.send("usage_error", lines=[str(error)])
+            raise pytest.UsageError(str(error)) from error
+        except pytest.UsageError as error:
+            self._send_nodes()
+            self._port.send("usage_error", lines=[str(line) for line in error.args])
+            raise
+        except (session.Failed, KeyboardInterrupt, pytest.exit.Exception) as error:
+            self._send_nodes()
+            self._port.send("stop", **_stop(error))
+            raise
+
+    def pytest_warning_recorded(
+        self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: Any
+    ) -> None:
+        self._port.send(
+            "warning",
+            text=str(warning_message.message),
+            category=warning_message.category.__name__,
+            filename=warning_message.filename,
+            lineno=warning_message.lineno,
+            line=linecache.getline(warning_message.filename, warning_message.lineno).strip(),
+            when=when,
+            nodeid=nodeid,
+            location=list(location) if location else None,
+        )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self._send_collection(session)
+        settle_memory()
+        order = self._port.receive()
+        if order["fresh"] is not None:
+            with as_root():
+                become_distinct(order["fresh"])
+        session.testsfailed = order["failed"]
+        self._port.send("fresh")
+        self._run(session, order["steps"])
+        return True
+
+    def _send_collection(self, session: pytest.Session) -> None:
+        numbers = [self._tree.number(item) for item in session.items]
+        deselected = [self._tree.number(item) for item in self._deselected]
+        lines = self._config.hook.pytest_report_collectionfinish(
+            config=self._config, start_path=self._config.rootpath, items=session.items
+        )
+        self._port.send("collected", items=numbers, deselected=deselected, lines=_flat(lines))
+
+    def _send_nodes(self, *items: pytest.Item) -> None:
+        for item in items:  # a plugin can have made some without collecting them
+            self._tree.add(item)
+        for rows in self._tree.batches():
+            self._port.send("nodes", rows=rows)
+
+    def _run(self, session: pytest.Session, steps: list[list[Any]]) -> None:
+        items = self._tree.items
+        try:
+            for number, following in steps:
+                self._number = number
+                self._port.send("start", index=number)
+                nextitem = None if following is None else items[following]
+                item = items[number]
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+                if session.shouldfail:
+                    raise session.Failed(session.shouldfail)
+                if session.shouldstop:
+                    raise session.Interrupted(session.shouldstop)
+                self._port.send("finish", index=number)
+        except (session.Failed, KeyboardInterrupt, pytest.exit.Exception) as error:
+            self._port.send("stop", **_stop(error))
+        self._port.send("done")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = self._serialised(report)
+        if isinstance(data["longrepr"], str) and not isinstance(report.longrepr, str):
+            data["smol_shown"] = True
+        if report.passed and self._turns_failed(report):
+            data["smol_status"] = [report.outcome, str(report.longrepr)]
+        self._port.send("report", index=self._number, data=data)
+
+    def _turns_failed(self, report: pytest.TestReport) -> bool:
+        """Whether pytest, asked how to show a passed test, makes it a failure: one of its subtests failed.
+
+        The host cannot tell: the subtests were counted here.
+        """
+        self._config.hook.pytest_report_teststatus(report=report, config=self._config)
+        return report.failed
+
+    def _serialised(self, report: Any) -> Any:
+        return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+
+
+def _stop(error: BaseException) -> dict[str, Any]:
+    """The fields of a ``stop`` message for what pytest raises to stop a run."""
+    if isinstance(error, pytest.exit.Exception):
+        return {"kind": "exit", "reason": str(error.msg), "returncode": error.returncode}
+    # pytest.Session.Interrupted is a KeyboardInterrupt.
+    kinds = ((pytest.Session.Failed, "fail"), (pytest.Session.Interrupted, "stop"))
+    kind = next((kind for raised, kind in kinds if isinstance(error, raised)), "interrupt")
+    return {"kind": kind, "reason": str(error), "returncode": None}
+
+
+def _flat(lines: list[Any]) -> list[str]:
+    """What a hook's callers gave, each a line or some lines, in the order in which pytest shows them."""
+    return [str(line) for given in reversed(lines) for line in ([given] if isinstance(given, str) else given)]
+
+
+def settle_memory() -> None:
+    """Leave nothing for the collector to move: every fork would copy what it touches."""
+    gc.collect()
+    gc.freeze()
