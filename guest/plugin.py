@@ -12,6 +12,7 @@ import pytest
 
 from pytest_smol.errors import SettingError
 from pytest_smol.guest.collection import CollectedTree
+from pytest_smol.guest.distribution import become_worker
 from pytest_smol.guest.identity import as_root, become_distinct
 
 
@@ -93,6 +94,9 @@ class GuestPlugin:
         self._send_collection(session)
         settle_memory()
         order = self._port.receive()
+        if order["type"] == "worker":
+            become_worker(self._config, order["input"])
+            order = self._port.receive()
         if order["fresh"] is not None:
             with as_root():
                 become_distinct(order["fresh"])
@@ -115,10 +119,17 @@ class GuestPlugin:
         for rows in self._tree.batches():
             self._port.send("nodes", rows=rows)
 
+    def _steps(self, steps: list[list[Any]]) -> Iterator[tuple[int, int | None]]:
+        """The ``steps``, and those that follow: more are to come while the last has a test after it."""
+        while steps:
+            for number, following in steps:
+                yield number, following
+            steps = [] if following is None else self._port.receive()["steps"]
+
     def _run(self, session: pytest.Session, steps: list[list[Any]]) -> None:
         items = self._tree.items
         try:
-            for number, following in steps:
+            for number, following in self._steps(steps):
                 self._number = number
                 self._port.send("start", index=number)
                 nextitem = None if following is None else items[following]

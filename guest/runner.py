@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pytest_smol.guest.distribution import NoDistribution
 from pytest_smol.guest.identity import become_distinct, drop_caches, set_user
 from pytest_smol.guest.plugin import GuestPlugin, settle_memory
 from pytest_smol.guest.port import Port
@@ -45,7 +46,7 @@ def main(control: int) -> None:
     port.send("ready", python=platform.python_version())
     order = port.receive()
     begin_session(order)
-    status = pytest.main(order["args"], plugins=[GuestPlugin(port)])
+    status = pytest.main(order["args"], plugins=[GuestPlugin(port), NoDistribution(order["loadgroup"])])
     sys.stdout.flush()
     sys.stderr.flush()
     port.send("exit", status=int(status))

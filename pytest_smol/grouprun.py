@@ -37,7 +37,10 @@ class Stop:
 
 
 class GroupRun:
-    """Runs the steps of a group in forks of ``snapshot``; one machine at a time."""
+    """Runs the steps of a group in forks of ``snapshot``; one machine at a time.
+
+    ``workerinput`` is what pytest-xdist told the worker that runs here, if one does.
+    """
 
     def __init__(
         self,
@@ -46,15 +49,23 @@ class GroupRun:
         steps: list[Step],
         reports: ReportBuilder,
         on_output: OutputSink | None = None,
+        workerinput: Message | None = None,
     ) -> None:
         self._factory = factory
         self._snapshot = snapshot
         self._steps = steps
         self._reports = reports
         self._on_output = on_output
+        self._workerinput = workerinput
         self._machine: Machine | None = None
+        #: How many of the steps the machine has been told.
+        self._told = 0
         #: Set when the guest's pytest was told to stop.
         self.stop: Stop | None = None
+
+    def add(self, step: Step) -> None:
+        """One more step. The step before must have named a test that follows, or be over with its machine."""
+        self._steps.append(step)
 
     def run(self, item: pytest.Item, timeout: float) -> Iterator[pytest.TestReport]:
         """The reports of ``item``, the next of the group, as they come."""
@@ -64,13 +75,17 @@ class GroupRun:
         except SmolError as error:
             yield from test.crashed(error, self._machine)
             self.close()
-        self._steps.pop(0)
-        if not self._steps or self.stop is not None:
+        _, following = self._steps.pop(0)
+        self._told -= 1
+        if following is None or self.stop is not None:
             self.close()
 
     def _exchange(self, test: _TestRun) -> Iterator[pytest.TestReport]:
         if self._machine is None:
             self._machine = self._begin(test.deadline, test.item.session.testsfailed)
+        elif not self._told:
+            self._machine.send({"type": "more", "steps": self._orders()})
+        self._told = len(self._steps)
         number = self._steps[0][0]
         while True:
             message = self._receive(self._machine, test)
@@ -104,11 +119,16 @@ class GroupRun:
         """A fork that has its orders; ``failed`` tests of the run count towards its --maxfail."""
         machine = self._factory.fork(self._snapshot, self._on_output)
         self._machine = machine
-        order = {"steps": [list(step) for step in self._steps], "failed": failed, "fresh": fresh_identity()}
+        if self._workerinput is not None:
+            machine.send({"type": "worker", "input": self._workerinput})
+        order = {"steps": self._orders(), "failed": failed, "fresh": fresh_identity()}
         machine.send({"type": "run", **order})
         if machine.receive(deadline)["type"] != "fresh":
             raise ProtocolError("the guest did not acknowledge its new identity")
         return machine
+
+    def _orders(self) -> list[list[int | None]]:
+        return [list(step) for step in self._steps]
 
     def close(self) -> None:
         """Kill the machine, if there is one; idempotent."""

@@ -32,7 +32,10 @@ MIN_COLLECTION_TIME = 600.0
 
 @dataclass(frozen=True)
 class Project:
-    """What a guest needs to know of the host's run of pytest."""
+    """What a guest needs to know of the host's run of pytest.
+
+    ``loadgroup`` tells that pytest-xdist distributes by ``xdist_group`` marks.
+    """
 
     args: tuple[str, ...]
     argv: tuple[str, ...]
@@ -40,6 +43,7 @@ class Project:
     cwd: Path
     sys_path: tuple[str, ...]
     env: dict[str, str]
+    loadgroup: bool = False
 
     def view(self, base: View) -> View:
         """What this project adds to what a guest sees."""
@@ -69,6 +73,7 @@ class Project:
             "groups": [0] if root else os.getgroups(),
             "umask": umask,
             "drop_caches": False,
+            "loadgroup": self.loadgroup,
             "fresh": fresh_identity(),
         }
 

@@ -33,7 +33,8 @@ _Fields = Mapping[str, tuple[type, ...]]
 
 _NULL = type(None)
 
-#: Host to guest. ``session`` starts pytest in the guest; ``run`` follows in a fork.
+#: Host to guest. ``session`` starts pytest in the guest; ``run`` follows in a fork, after ``worker`` where
+#: pytest-xdist runs. ``more`` follows when the last step so far named a test that comes after it.
 TO_GUEST: Mapping[str, _Fields] = {
     "session": {
         "args": (list,),
@@ -46,9 +47,12 @@ TO_GUEST: Mapping[str, _Fields] = {
         "groups": (list,),
         "umask": (int,),
         "drop_caches": (bool,),
+        "loadgroup": (bool,),
         "fresh": (dict,),
     },
+    "worker": {"input": (dict,)},
     "run": {"steps": (list,), "failed": (int,), "fresh": (dict,)},
+    "more": {"steps": (list,)},
 }
 
 #: Guest to host. ``died`` comes from the guest's PID 1, all else from the runner.

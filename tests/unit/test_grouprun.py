@@ -95,11 +95,13 @@ class Group:
         self._snapshot = Builder()(tmp_path)
         self.factory = FakeFactory()
         self.steps: list[Step] = [(0, 1), (1, None)]
+        self.workerinput: Message | None = None
 
     def begin(self, *scripts: Script | SmolError) -> GroupRun:
         self.factory = FakeFactory(*scripts)
         factory = cast(MachineFactory, self.factory)
-        return GroupRun(factory, self._snapshot, self.steps, ReportBuilder(self.items[0].config))
+        reports = ReportBuilder(self.items[0].config)
+        return GroupRun(factory, self._snapshot, self.steps, reports, workerinput=self.workerinput)
 
     def run(self, *scripts: Script | SmolError, timeout: float = 60) -> list[pytest.TestReport]:
         """The reports of the first test."""
@@ -145,6 +147,50 @@ def test_a_machine_is_told_all_steps_and_who_it_is(group: Group) -> None:
     (order,) = group.factory.machines[0].sent
     assert (order["type"], order["steps"]) == ("run", [[0, 1], [1, None]])
     assert order["fresh"].keys() == {"entropy", "time_ns", "hostname", "machine_id", "boot_id"}
+
+
+def test_a_machine_goes_on_while_steps_are_added_and_ends_with_the_last(group: Group) -> None:
+    group.steps = [(0, 1)]
+    run = group.begin([FRESH, *whole(0), *whole(1)])
+    assert shown(list(run.run(group.items[0], 60))) == PASSED
+    (machine,) = group.factory.running
+    run.add((1, None))
+    assert shown(list(run.run(group.items[1], 60))) == PASSED
+    assert [(order["type"], order["steps"]) for order in machine.sent] == [
+        ("run", [[0, 1]]),
+        ("more", [[1, None]]),
+    ]
+    assert not group.factory.running
+
+
+def test_a_step_that_is_added_after_a_death_begins_a_new_machine(group: Group) -> None:
+    group.steps = [(0, 1)]
+    run = group.begin(REFUSES, [FRESH, *whole(1)])
+    assert [each.outcome for each in run.run(group.items[0], 60)] == ["failed", "passed"]
+    run.add((1, None))
+    assert shown(list(run.run(group.items[1], 60))) == PASSED
+    (machine,) = group.factory.machines
+    assert [(order["type"], order["steps"]) for order in machine.sent] == [("run", [[1, None]])]
+
+
+def test_a_group_that_ended_begins_again(group: Group) -> None:
+    group.steps = [(0, None)]
+    run = group.begin([FRESH, *whole(0)], [FRESH, *whole(1)])
+    list(run.run(group.items[0], 60))
+    run.add((1, None))
+    list(run.run(group.items[1], 60))
+    assert [[order["steps"] for order in each.sent] for each in group.factory.machines] == [
+        [[[0, None]]],
+        [[[1, None]]],
+    ]
+
+
+def test_a_machine_is_told_its_worker_first(group: Group) -> None:
+    group.workerinput = {"workerid": "gw1"}
+    group.run([FRESH, *whole()])
+    (machine,) = group.factory.machines
+    assert [order["type"] for order in machine.sent] == ["worker", "run"]
+    assert machine.sent[0]["input"] == {"workerid": "gw1"}
 
 
 def test_a_machine_is_told_how_many_tests_have_failed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
