@@ -110,7 +110,7 @@ class Lab:
         for name, text in files.items():
             path = self._pytester.path / _path_of(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_dedented(text), encoding="utf-8")
+            path.write_text(dedented(text), encoding="utf-8")
 
     def plain(self, *args: str, apart: bool = False) -> Outcome:
         """A run without machines; ``apart`` in a process of its own, with none of pytester's frames."""
@@ -164,7 +164,7 @@ def _path_of(name: str) -> str:
     return name.replace("__", "/") + ".py"
 
 
-def _dedented(text: str) -> str:
+def dedented(text: str) -> str:
     return textwrap.dedent(text).lstrip("\n")
 
 

@@ -1,0 +1,142 @@
+"""A project that pytest runs with real plugins, plainly and in real machines, to lay side by side."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.lab import Outcome, dedented, difference
+
+__all__ = ["Bench", "PairOfRuns"]
+
+#: The longest that one run may take, in seconds, before it counts as hanging.
+LIMIT = 300
+
+#: What pytest and its plugins write beside what a test's user looks at.
+_IGNORED = frozenset({"__pycache__", ".pytest_cache"})
+
+PairOfRuns = tuple[Outcome, Outcome]
+
+
+def _files(root: Path) -> dict[str, str]:
+    """The text of each file below ``root`` by its relative path."""
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
+    named = [(path, path.relative_to(root)) for path in paths]
+    return {
+        str(name): path.read_text("utf-8", "replace") for path, name in named if not _IGNORED & {*name.parts}
+    }
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+class Bench:
+    """A project's directory and ways to run it. Runs follow one another in it and see what the last left.
+
+    ``plugins`` are the names (as ``-p`` takes them: entry points or modules) of all that are loaded
+    beside pytest-smol; None loads whatever is installed, as pytest does where it is left alone.
+    """
+
+    def __init__(self, home: Path, python: Path) -> None:
+        self.root = home / "project"
+        self.root.mkdir()
+        self._pristine = home / "pristine"
+        self._python = python
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the project; the text may be indented as a whole."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedented(text), encoding="utf-8")
+        return path
+
+    def run(
+        self, *args: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """Run pytest with ``args`` as they are; ``env`` adds to its environment."""
+        command: list[str | Path] = [self._python, "-m", "pytest", *args]
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env={**_environment(plugins), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIMIT,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), _files(self.root))
+
+    def plain(
+        self, *args: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """A run on the host."""
+        return self.run(*args, plugins=plugins, env=env)
+
+    def smol(
+        self, *args: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """A run in machines."""
+        return self.run("--smol", *args, plugins=plugins, env=env)
+
+    def both(
+        self, *runs: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
+    ) -> list[PairOfRuns]:
+        """Each of the command lines ``runs``: one after the other plainly, then all anew in machines."""
+        lines = [run.split() for run in runs or ("",)]
+        shutil.copytree(self.root, self._pristine, dirs_exist_ok=True)
+        plain = [self.plain(*line, plugins=plugins, env=env) for line in lines]
+        _empty(self.root)
+        shutil.copytree(self._pristine, self.root, dirs_exist_ok=True)
+        shutil.rmtree(self._pristine)
+        smol = [self.smol(*line, plugins=plugins, env=env) for line in lines]
+        return list(zip(plain, smol, strict=True))
+
+    def same(
+        self,
+        *runs: str,
+        plugins: Sequence[str] | None = (),
+        env: Mapping[str, str] | None = None,
+        volatile: Iterable[str] = (),
+    ) -> Outcome:
+        """Assert that each of ``runs`` looks the same plainly and in machines; gives the last, in machines.
+
+        What matches a regular expression of ``volatile`` may differ (a temporary name, a measured number).
+        """
+        pairs = self.both(*runs, plugins=plugins, env=env)
+        patterns = [re.compile(pattern) for pattern in volatile]
+        for plain, smol in pairs:
+            differs = difference(
+                *([_steady(line, patterns) for line in run.comparable()] for run in (plain, smol))
+            )
+            if differs:
+                pytest.fail(differs, pytrace=False)
+        return pairs[-1][1]
+
+
+def _steady(line: str, patterns: Iterable[re.Pattern[str]]) -> str:
+    for pattern in patterns:
+        line = pattern.sub("VOLATILE", line)
+    return line
+
+
+def _environment(plugins: Sequence[str] | None) -> dict[str, str]:
+    """This process's variables without what steers a pytest or a Python, and the same width everywhere."""
+    dropped = ("PYTEST_", "PYTHON", "COV_", "HYPOTHESIS_")
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(dropped) and name != "CI"
+    }
+    kept["COLUMNS"] = "80"
+    if plugins is None:
+        return kept
+    named = " ".join(f"-p {name}" for name in ("smol", *plugins))
+    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": named}
