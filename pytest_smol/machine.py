@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_smol.errors import MachineDied, MachineTimeout, ProtocolError, SmolError
+from pytest_smol.interleave import Interleaver
 from pytest_smol.postmortem import Remains, Tail, cause, remedy
 from pytest_smol.process import ChildProcess
 from pytest_smol.qemu import CHARDEVS, Hardware, Kernel, command_line
@@ -37,6 +37,11 @@ _LAST_WORDS = 5.0
 
 #: How often one stream is read before the others have their turn; holds the largest frame.
 _MOST_READS = 2 * (MAX_FRAME >> 16)
+
+
+def _read_late(port: str) -> bool:
+    """Whether ``port`` is read after those that messages come over."""
+    return port not in ("control", "lifecycle")
 
 
 def _file_channel(path: Path) -> list[dict[str, Any]]:
@@ -72,7 +77,8 @@ class Machine:
         self.output = {"stdout": Tail(), "stderr": Tail()}
         self.tree = tree
         self._on_output = on_output
-        self._messages: deque[Message] = deque()
+        #: Puts messages and output into their order, once it knows the guest's marker.
+        self.interleaver = Interleaver()
         self._decoders = {"control": Decoder(FROM_GUEST), "lifecycle": Decoder(FROM_GUEST)}
         self._died: Message | None = None
         self._ended = False
@@ -181,13 +187,17 @@ class Machine:
         the machine or the test process in it is no more, and
         :class:`ProtocolError` for a message that the protocol forbids.
         """
-        while not self._messages:
+        while (message := self.interleaver.next(self._show)) is None:
             if self._died or self._ended:
                 raise self._death()
             left = deadline - time.monotonic()
             if left <= 0 or not self._take(left):
                 raise MachineTimeout("no answer came from the guest in time")
-        return self._messages.popleft()
+        return message
+
+    def _show(self, name: str, data: bytes) -> None:
+        if self._on_output is not None:
+            self._on_output(name, data)
 
     def last_words(self, lines: int = 40) -> str:
         """The last ``lines`` of the console and of the test process's streams."""
@@ -202,12 +212,14 @@ class Machine:
             self._sockets["lifecycle"].send(b"!")
             while not self._died and not self._ended and (left := deadline - time.monotonic()) > 0:
                 self._take(left)
-                self._messages.clear()
+                self.interleaver.messages.clear()
+                self.interleaver.flush(self._show)
 
     def drain(self) -> None:
         """Take what the console and the output have brought, without waiting, of a machine to be given up."""
         with suppress(SmolError):
             self._take(0)
+        self.interleaver.flush(self._show)
 
     def _take(self, timeout: float) -> bool:
         """Wait for anything to arrive and take it all; False if nothing did."""
@@ -215,8 +227,9 @@ class Machine:
             return False
         if self.mount.failure is not None:
             raise self.mount.failure
-        # The last words of a dying machine count, so every source is read before the verdict.
-        alive = [self._take_from(name, sock) for name, sock in self._sockets.items()]
+        # The last words of a dying machine count, so every source is read before the verdict. Messages come
+        # first: the output that a guest wrote before one is then there as well.
+        alive = [self._take_from(name, self._sockets[name]) for name in sorted(self._sockets, key=_read_late)]
         if not all([self.qmp.receive(), *alive]):
             self._ended = True
         return True
@@ -239,9 +252,7 @@ class Machine:
         if name == "console":
             self.console.add(data)
         elif name in self.output:
-            self.output[name].add(data)
-            if self._on_output is not None:
-                self._on_output(name, data)
+            self.output[name].add(self.interleaver.output(name, data))
         else:
             self._decode(name, data)
 
@@ -253,7 +264,7 @@ class Machine:
                 if name == "lifecycle":
                     self._died = message
                 else:
-                    self._messages.append(message)
+                    self.interleaver.message(message)
         except WireError as error:
             raise ProtocolError(f"the guest broke the protocol: {error}") from error
 
@@ -262,6 +273,7 @@ class Machine:
         if self._died is None:
             self.process.wait(_LAST_WORDS)
         self._take(0)
+        self.interleaver.flush(self._show)
         remains = Remains(
             self.console.text(200),
             self.qmp.events,

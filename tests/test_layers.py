@@ -23,7 +23,7 @@ LAYERS = (
     ("machine", "snapshots", "image", "guest"),
     ("groups", "nodes", "reports", "bootfiles"),
     ("marker", "qemu", "qmp", "process", "rundir", "resources", "cache", "host_paths", "kernel_package"),
-    ("options", "accel", "kernel", "reportdata", "virtiofs"),
+    ("options", "accel", "kernel", "reportdata", "virtiofs", "interleave"),
     ("errors", "interpreter", "kvm", "text", "user", "wire", "cpio", "postmortem"),
 )
 

@@ -259,7 +259,7 @@ def test_silence_is_a_timeout_at_the_deadline(start: Start, left: float) -> None
 
 def test_what_has_arrived_is_given_even_after_the_deadline(start: Start) -> None:
     machine = start("qemu.say('start', index=0); qemu.say('start', index=1); qemu.rest()")
-    wait_until(lambda: len(machine._messages) == 2, machine)
+    wait_until(lambda: len(machine.interleaver.messages) == 2, machine)
     assert machine.receive(time.monotonic() - 1)["index"] == 0
 
 

@@ -1,0 +1,125 @@
+"""Puts what a guest says on several ports into the order in which it said it; no I/O.
+
+Messages and output leave a guest over ports of their own. Before each message
+the guest writes a marker to its output ports. A write to a virtio-serial port
+is over when the host has the bytes (virtio 1.2, 5.3), so whoever reads a
+message first and the outputs afterwards has all markers that belong to it.
+A guest that leaves markers out, or writes some of its own, puts nothing but
+its own output in the wrong place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from pytest_smol.wire import Message
+
+__all__ = ["Interleaver", "marker_of"]
+
+#: Takes the name of a stream and bytes of it.
+Show = Callable[[str, bytes], None]
+
+#: The most output in bytes that is held back for a message, per stream.
+MOST_HELD = 1 << 20
+
+
+def marker_of(token: str) -> bytes:
+    """The marker that is made of ``token``, as guest/streams.py makes it."""
+    return f"\x1e{token}\x1e".encode()
+
+
+class Interleaver:
+    """Output and messages in; both out in the guest's order.
+
+    Feed messages before the output that was read after them. ``marker`` may
+    be set at any time; without one, output is due when it comes.
+    """
+
+    def __init__(self) -> None:
+        self.marker = b""
+        #: Those that wait to be taken.
+        self.messages: deque[Message] = deque()
+        self._streams: dict[str, _Stream] = {}
+
+    def message(self, message: Message) -> None:
+        """Take a message."""
+        self.messages.append(message)
+
+    def output(self, name: str, data: bytes) -> bytes:
+        """Take output of the stream ``name``; gives the part of it that is no marker."""
+        stream = self._streams.setdefault(name, _Stream())
+        return stream.add(data, self.marker)
+
+    def next(self, show: Show) -> Message | None:
+        """The next message, None if there is none; ``show`` is given the output that comes before it."""
+        for name, stream in self._streams.items():
+            for data in stream.due():
+                show(name, data)
+        if not self.messages:
+            return None
+        for stream in self._streams.values():
+            stream.pass_marker()
+        return self.messages.popleft()
+
+    def flush(self, show: Show) -> None:
+        """Give all output that is left to ``show``: no message will come any more."""
+        for name, stream in self._streams.items():
+            for data in stream.rest():
+                show(name, data)
+
+
+class _Stream:
+    """The output of one port: parts, with None where a marker stood."""
+
+    def __init__(self) -> None:
+        self._parts: deque[bytes | None] = deque()
+        self._unfinished = b""
+        self._held = 0
+
+    def add(self, data: bytes, marker: bytes) -> bytes:
+        data = self._unfinished + data
+        self._unfinished = b""
+        if not marker:
+            self._append(data)
+            return data
+        *whole, last = data.split(marker)
+        kept = _start_of(marker, last)
+        self._unfinished = last[len(last) - kept :]
+        texts = [*whole, last[: len(last) - kept]]
+        for number, text in enumerate(texts):
+            if number:
+                self._parts.append(None)
+            self._append(text)
+        return b"".join(texts)
+
+    def _append(self, text: bytes) -> None:
+        if text:
+            self._parts.append(text)
+            self._held += len(text)
+
+    def due(self) -> Iterator[bytes]:
+        """What may be shown now: all up to a marker, or all if too much is held."""
+        while self._parts and (self._held > MOST_HELD or self._parts[0] is not None):
+            part = self._parts.popleft()
+            if part is not None:
+                self._held -= len(part)
+                yield part
+
+    def pass_marker(self) -> None:
+        """The message of the first marker is taken; a guest may have left its marker out."""
+        if self._parts and self._parts[0] is None:
+            self._parts.popleft()
+
+    def rest(self) -> Iterator[bytes]:
+        yield from filter(None, self._parts)
+        if self._unfinished:
+            yield self._unfinished
+        self._parts.clear()
+        self._unfinished, self._held = b"", 0
+
+
+def _start_of(marker: bytes, text: bytes) -> int:
+    """How many bytes at the end of ``text`` may be the start of a ``marker``."""
+    at = text.rfind(marker[:1], max(0, len(text) - len(marker) + 1))
+    return len(text) - at if at >= 0 and marker.startswith(text[at:]) else 0

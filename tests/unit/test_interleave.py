@@ -1,0 +1,133 @@
+"""Messages and output that come over several ways are put into the order of who sent them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_smol.interleave import MOST_HELD, Interleaver, marker_of
+
+MARKER = marker_of("0123456789abcdef")
+
+#: What a guest does: a number is a message, text is output of a stream.
+Deeds = list[Any]
+
+
+class Taker:
+    """Feeds an interleaver and notes what comes out."""
+
+    def __init__(self, marker: bytes = MARKER) -> None:
+        self.interleaver = Interleaver()
+        self.interleaver.marker = marker
+        self.seen: Deeds = []
+
+    def show(self, name: str, data: bytes) -> None:
+        self.seen.append((name, data.decode()))
+
+    def take_all(self) -> Deeds:
+        while (message := self.interleaver.next(self.show)) is not None:
+            self.seen.append(message["type"])
+        return joined(self.seen)
+
+
+def joined(deeds: Deeds) -> Deeds:
+    """``deeds`` with neighbouring output of one stream put together."""
+    result: Deeds = []
+    for is_output, group in itertools.groupby(deeds, lambda deed: isinstance(deed, tuple)):
+        if is_output:
+            streams: dict[str, str] = {}
+            for name, text in group:
+                streams[name] = streams.get(name, "") + text
+            result += sorted(streams.items())
+        else:
+            result += group
+    return result
+
+
+def message(number: object) -> dict[str, Any]:
+    return {"type": number}
+
+
+output = st.tuples(st.sampled_from(["stdout", "stderr"]), st.text("a\x1e0", min_size=1, max_size=4))
+
+
+@given(st.lists(st.integers(0, 9) | output, max_size=12), st.lists(st.integers(1, 9), min_size=1, max_size=9))
+def test_what_is_sent_in_order_comes_in_order_however_it_is_cut(deeds: Deeds, cuts: list[int]) -> None:
+    streams = {"stdout": b"", "stderr": b""}
+    taker = Taker()
+    for deed in deeds:
+        if isinstance(deed, tuple):
+            streams[deed[0]] += deed[1].encode()
+        else:
+            taker.interleaver.message(message(deed))
+            streams = {name: data + MARKER for name, data in streams.items()}
+    for name, data in streams.items():
+        at = 0
+        for cut in itertools.cycle(cuts):
+            taker.interleaver.output(name, data[at : at + cut])
+            at += cut
+            if at >= len(data):
+                break
+    taker.take_all()
+    taker.interleaver.flush(taker.show)
+    assert joined(taker.seen) == joined(deeds)
+
+
+def test_output_after_a_marker_waits_for_the_message() -> None:
+    taker = Taker()
+    taker.interleaver.output("stdout", b"before" + MARKER + b"after")
+    assert taker.take_all() == [("stdout", "before")]
+    taker.interleaver.message(message("report"))
+    assert taker.take_all() == [("stdout", "before"), "report", ("stdout", "after")]
+
+
+def test_output_is_due_at_once_while_no_marker_comes() -> None:
+    taker = Taker()
+    taker.interleaver.output("stdout", b"some\x1e")
+    assert taker.take_all() == [("stdout", "some")]
+    taker.interleaver.output("stdout", b"more")
+    assert taker.take_all() == [("stdout", "some\x1emore")]
+
+
+def test_without_a_marker_nothing_is_cut() -> None:
+    taker = Taker(b"")
+    assert taker.interleaver.output("stdout", b"x" + MARKER) == b"x" + MARKER
+    assert taker.take_all() == [("stdout", f"x{MARKER.decode()}")]
+
+
+def test_markers_are_no_output() -> None:
+    taker = Taker()
+    assert taker.interleaver.output("stderr", b"a" + MARKER + b"b" + MARKER) == b"ab"
+
+
+def test_markers_that_are_left_out_hold_up_nothing() -> None:
+    taker = Taker()
+    for number in range(3):
+        taker.interleaver.message(message(number))
+    taker.interleaver.output("stdout", b"text")
+    assert taker.take_all() == [("stdout", "text"), 0, 1, 2]
+
+
+def test_forged_markers_hold_up_no_message() -> None:
+    taker = Taker()
+    taker.interleaver.output("stdout", MARKER * 5 + b"late")
+    taker.interleaver.message(message("report"))
+    assert taker.take_all() == ["report"]
+    taker.interleaver.flush(taker.show)
+    assert taker.seen == ["report", ("stdout", "late")]
+
+
+@pytest.mark.parametrize("size", [1 << 10, 1 << 16])
+def test_no_more_than_a_bound_is_held(size: int) -> None:
+    taker = Taker()
+    taker.interleaver.output("stdout", MARKER)
+    fed = 0
+    while fed < 2 * MOST_HELD:
+        taker.interleaver.output("stdout", b"x" * size + MARKER)
+        taker.take_all()
+        fed += size
+    assert sum(len(text) for _, text in taker.seen) >= fed - MOST_HELD - size
