@@ -44,7 +44,10 @@ class NoDistribution:
         return (yield)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Name tests as pytest-xdist's own workers do, by what its schedulers find their group."""
+        """Name tests as pytest-xdist's own workers do, by what its schedulers find their group.
+
+        Like theirs this has no effect from pytest 9.2 on, which keeps ids elsewhere.
+        """
         for item in items if self._loadgroup else ():
             groups = {_group(mark) for mark in item.iter_markers("xdist_group")}
             if groups:
