@@ -51,7 +51,8 @@ class NoDistribution:
         for item in items if self._loadgroup else ():
             groups = {_group(mark) for mark in item.iter_markers("xdist_group")}
             if groups:
-                item._nodeid = f"{item.nodeid}@{'_'.join(sorted(groups))}"
+                plain: Any = item
+                plain._nodeid = f"{item.nodeid}@{'_'.join(sorted(groups))}"
 
 
 def _group(mark: pytest.Mark) -> str:

@@ -51,11 +51,14 @@ def fresh_identity() -> dict[str, Any]:
 class MachineFactory:
     """What machines of one run are made with. A context manager: leaving it leaves nothing behind.
 
-    ``progress`` is told in a few words what takes long. Raises
-    :class:`HostError` where the host cannot run machines.
+    ``progress`` is told in a few words what takes long; the run's directory is
+    made in ``parent``. Raises :class:`HostError` where the host cannot run
+    machines.
     """
 
-    def __init__(self, settings: Settings, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, progress: Callable[[str], None], parent: Path | None = None
+    ) -> None:
         self._progress = progress
         self.emulator = qemu.find(settings.qemu)
         self.accelerator = accel.choose(settings.accel)
@@ -65,33 +68,42 @@ class MachineFactory:
         self._machines: set[Machine] = set()
         sweep()
         with ExitStack() as stack:
-            self.directory = stack.enter_context(RunDirectory()).path
+            self.directory = stack.enter_context(RunDirectory(parent)).path
             self._server = stack.enter_context(Server())
             stack.callback(self._kill_all)
             self._stack = stack.pop_all()
         self.view = base_view()
         self.forks = 0
 
-    def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
-        """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
-        require_memory(memory)
-        hardware = Hardware(self.emulator, self.accelerator, memory)
-        command_line = bootfiles.command_line(bootfiles.tsc_khz(), start_command())
-        facts = {
+    def hardware(self, memory: int) -> Hardware:
+        """What a guest of ``memory`` MiB runs on."""
+        return Hardware(self.emulator, self.accelerator, memory)
+
+    def _command_line(self) -> str:
+        return bootfiles.command_line(bootfiles.tsc_khz(), start_command())
+
+    def facts(self, memory: int) -> dict[str, Any]:
+        """All that can change a base snapshot, JSON-ready: see :func:`~pytest_smol.snapshots.key_of`."""
+        return {
             "emulator": [self.emulator.path, self.emulator.identity],
             "accelerator": [self.accelerator.name, self.accelerator.cpu],
             "memory": memory,
-            "cpus": hardware.cpus,
-            "boot": [self.boot_files.digest, command_line],
+            "cpus": self.hardware(memory).cpus,
+            "boot": [self.boot_files.digest, self._command_line()],
             "view": self.view.to_json(),
         }
-        kernel = Kernel(self.boot_files.kernel, self.boot_files.initramfs, command_line)
+
+    def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
+        """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
+        require_memory(memory)
+        hardware = self.hardware(memory)
+        kernel = Kernel(self.boot_files.kernel, self.boot_files.initramfs, self._command_line())
 
         def build(directory: Path) -> Snapshot:
             self._progress("making a base snapshot for this interpreter (once)")
             return self._boot(hardware, kernel, directory)
 
-        return self._bases.checkout(key_of(facts), hardware, self.view, target, build)
+        return self._bases.checkout(key_of(self.facts(memory)), hardware, self.view, target, build)
 
     def _boot(self, hardware: Hardware, kernel: Kernel, directory: Path) -> Snapshot:
         for attempt in range(1, BOOT_ATTEMPTS + 1):

@@ -20,9 +20,10 @@ from pytest_smol.image import project_view
 from pytest_smol.machine import Machine, OutputSink
 from pytest_smol.nodes import NodeTable
 from pytest_smol.reports import ReportBuilder
-from pytest_smol.snapshots import Origin, Snapshot, seal
+from pytest_smol.sharing import SessionShare, Shared
+from pytest_smol.snapshots import Origin, Snapshot, key_of, seal
 from pytest_smol.virtiofs.view import View
-from pytest_smol.wire import Message
+from pytest_smol.wire import FROM_GUEST, Decoder, Message, WireError, encode
 
 __all__ = ["Collected", "GuestSession", "Project", "SessionEnded"]
 
@@ -132,17 +133,27 @@ class Collected:
 
 
 class GuestSession:
-    """A guest with pytest configured and the tests collected; frozen once :meth:`start` is through."""
+    """A guest with pytest configured and the tests collected; frozen once :meth:`start` is through.
+
+    With a ``share`` it is made once for all processes that have the same one.
+    """
 
     snapshot: Snapshot
     origin: Origin
 
     def __init__(
-        self, factory: MachineFactory, project: Project, flavour: Flavour, reports: ReportBuilder
+        self,
+        factory: MachineFactory,
+        project: Project,
+        flavour: Flavour,
+        reports: ReportBuilder,
+        share: SessionShare | None = None,
     ) -> None:
         self._factory = factory
         self._project = project
         self._flavour = flavour
+        self._share = share
+        self._said: list[bytes] = []
         self.collected = Collected(NodeTable(reports.clean))
 
     def start(self, timeout: float, on_output: OutputSink | None = None) -> None:
@@ -151,8 +162,48 @@ class GuestSession:
         Raises :class:`SessionEnded` when the guest's pytest gives up, and
         :class:`MachineError` (with the console as evidence) when the machine does.
         """
+        if self._share is not None:
+            self._start_shared(self._share, timeout, on_output)
+            return
         directory = self._factory.directory / f"session-{self._flavour.memory}-{self._flavour.user}"
         directory.mkdir()
+        self.snapshot = self._make(directory, timeout, on_output)
+
+    def _start_shared(self, share: SessionShare, timeout: float, on_output: OutputSink | None) -> None:
+        def build(directory: Path) -> Shared:
+            try:
+                snapshot = self._make(directory, timeout, on_output)
+            except MachineError as error:
+                return Shared(b"".join(self._said), None, error)
+            return Shared(b"".join(self._said), snapshot)
+
+        view = self._project.view(self._factory.view)
+        hardware = self._factory.hardware(self._flavour.memory)
+        shared, made = share.obtain(self._key(view), hardware, view, build)
+        if not made:
+            self.origin = Origin()
+            self._replay(shared.said)
+        if shared.failure is not None:
+            raise shared.failure
+        assert shared.snapshot is not None
+        self.snapshot = shared.snapshot
+
+    def _key(self, view: View) -> str:
+        """The key of all that can make one guest session differ from another."""
+        order = self._project.order(self._flavour.user)
+        del order["fresh"]
+        return key_of({**self._factory.facts(self._flavour.memory), "shown": view.to_json(), "order": order})
+
+    def _replay(self, said: bytes) -> None:
+        """Take what the guest ``said`` to another process while it collected."""
+        try:
+            for message in Decoder(FROM_GUEST).feed(said):
+                self.collected.take(message)
+        except WireError as error:
+            raise ProtocolError(f"what the guest said cannot be read again: {error}") from error
+
+    def _make(self, directory: Path, timeout: float, on_output: OutputSink | None) -> Snapshot:
+        """Make the snapshot in ``directory``."""
         base, self.origin = self._factory.base(self._flavour.memory, directory)
         view = self._project.view(self._factory.view)
         order = self._project.order(self._flavour.user)
@@ -169,7 +220,7 @@ class GuestSession:
             raise
         finally:
             self._factory.retire(machine)
-        self.snapshot = seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
+        return seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
 
     def _collect(self, machine: Machine, deadline: float) -> None:
         while True:
@@ -178,8 +229,16 @@ class GuestSession:
                 machine.drain()
                 output = machine.output["stderr"].text(1000)
                 raise SessionEnded(message["status"], self.collected, output)
+            if self._share is not None:
+                self._note(message)
             if self.collected.take(message):
                 return
+
+    def _note(self, message: Message) -> None:
+        try:
+            self._said.append(encode(message))
+        except WireError as error:
+            raise ProtocolError(f"the guest said what cannot be kept: {error}") from error
 
     def match(self, items: Sequence[pytest.Item]) -> list[int | None]:
         """The guest's number of each of ``items``, None where it has none.

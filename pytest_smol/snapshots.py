@@ -34,7 +34,17 @@ from pytest_smol.virtiofs.observe import changed
 from pytest_smol.virtiofs.state import TreeState
 from pytest_smol.virtiofs.view import View
 
-__all__ = ["BaseCache", "Snapshot", "copy_sparse", "digest_of", "key_of", "seal"]
+__all__ = [
+    "BaseCache",
+    "Snapshot",
+    "copy_sparse",
+    "describe",
+    "described",
+    "digest_of",
+    "key_of",
+    "not_written",
+    "seal",
+]
 
 #: Changes whenever what a snapshot holds or how it is laid out changes.
 FORMAT = 2
@@ -45,6 +55,9 @@ _CHUNK = 64 << 10
 _MAX_UNUSED = 14 * 86400.0
 
 _KEY_PATTERN = "[0-9a-f]" * 32
+
+#: The files of a snapshot.
+_FILES = ("ram", "state", "tree.json")
 
 #: What a snapshot that is being made is called, before its key.
 _UNFINISHED = ".new-"
@@ -134,7 +147,7 @@ def copy_sparse(source: Path, target: Path) -> str:
                 os.ftruncate(writer.fileno(), os.fstat(reader.fileno()).st_size)
                 return _digest(reader.fileno(), lambda offset, data: _write(writer.fileno(), data, offset))
         except OSError as error:
-            raise _not_written(target, error) from error
+            raise not_written(target, error) from error
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:
@@ -144,7 +157,8 @@ def _write(fd: int, data: bytes, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _not_written(path: Path, error: OSError) -> DiskFull:
+def not_written(path: Path, error: OSError) -> DiskFull:
+    """The error for a ``path`` that could not be written."""
     return DiskFull(
         f"{path} could not be written: {error.strerror or error}",
         remedy="free some space there, or point TMPDIR and XDG_CACHE_HOME to a larger file system",
@@ -229,11 +243,11 @@ class BaseCache:
         require_space(self._root, hardware.memory << 20)
         made = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{directory.name}-", dir=self._root))
         try:
-            _write_manifest(seal(build(made)), made)
+            describe(build(made), made)
             _remove(directory)
             made.rename(directory)
         except OSError as error:
-            raise _not_written(made, error) from error
+            raise not_written(made, error) from error
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -266,18 +280,44 @@ def _read_tree(directory: Path) -> TreeState:
     return TreeState.from_json(json.loads((directory / "tree.json").read_text("ascii")))
 
 
-def _write_manifest(snapshot: Snapshot, directory: Path) -> None:
+def describe(snapshot: Snapshot, directory: Path, *more: str) -> None:
+    """Write what tells whether a snapshot is whole into the ``directory`` that it is in, and seal it.
+
+    ``more`` names files that belong to it. Raises OSError where that cannot be written.
+    """
     tree = directory / "tree.json"
     tree.write_text(json.dumps(snapshot.tree.to_json()), encoding="ascii")
-    files = {path.name: digest_of(path) for path in (snapshot.ram, snapshot.state, tree)}
+    seal(snapshot)
+    for name in ("tree.json", *more):
+        (directory / name).chmod(0o444)
+    files = {name: digest_of(directory / name) for name in (*_FILES, *more)}
     (directory / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": files}), encoding="ascii")
 
 
-def _read_manifest(directory: Path) -> dict[str, str]:
+def described(directory: Path, hardware: Hardware, view: View, *more: str) -> Snapshot:
+    """The snapshot in ``directory``, used where it is; ``more`` names files that belong to it.
+
+    Raises :class:`SnapshotError` unless it is whole and the user's own.
+    """
+    try:
+        files = _read_manifest(directory, *more)
+        tree = _read_tree(directory)
+        damaged = [name for name, digest in files.items() if digest_of(directory / name) != digest]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        damaged = [str(error)]
+    if damaged:
+        raise SnapshotError(
+            f"the snapshot {directory} cannot be used: {', '.join(damaged)}",
+            remedy="something else writes to that directory; see who, and run again",
+        )
+    return Snapshot(hardware, view, directory / "ram", directory / "state", tree)
+
+
+def _read_manifest(directory: Path, *more: str) -> dict[str, str]:
     """The digests by file name. Raises ValueError, KeyError, TypeError or OSError where it is not sound."""
     manifest = json.loads((directory / "manifest.json").read_text("ascii"))
     files: dict[str, str] = manifest["files"]
-    if manifest["format"] != FORMAT or set(files) != {"ram", "state", "tree.json"}:
+    if manifest["format"] != FORMAT or set(files) != {*_FILES, *more}:
         raise ValueError("it is of another format")
     if digest_of(directory / "tree.json") != files["tree.json"]:
         raise ValueError("tree.json is damaged")

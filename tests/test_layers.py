@@ -19,7 +19,7 @@ LAYERS = (
     ("session", "doctor", "signals"),
     ("guestsession",),
     ("grouprun",),
-    ("factory",),
+    ("factory", "sharing"),
     ("machine", "snapshots", "image", "guest"),
     ("groups", "nodes", "reports", "bootfiles"),
     ("marker", "qemu", "qmp", "process", "rundir", "resources", "cache", "host_paths", "kernel_package"),

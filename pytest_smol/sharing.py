@@ -1,0 +1,133 @@
+"""Session snapshots that the workers of one distributed run share: the first to need one makes it.
+
+Below the controller's run directory, which lives as long as the run::
+
+    <key>/ram, state, tree.json, manifest.json   a snapshot, as in the cache of base snapshots
+    <key>/said          what the guest said while it collected, as frames
+    <key>/failure.json  instead of a snapshot: why there is none
+    <key>.lock          held while it is looked for or made
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from pytest_smol import errors
+from pytest_smol.cache import distrust
+from pytest_smol.errors import SmolError, SnapshotError
+from pytest_smol.qemu import Hardware
+from pytest_smol.rundir import require_space
+from pytest_smol.snapshots import Snapshot, describe, described, not_written
+from pytest_smol.virtiofs.view import View
+
+__all__ = ["SessionShare", "Shared"]
+
+#: What is being made is called so, before its key.
+_UNFINISHED = ".new-"
+
+_SAID = "said"
+_FAILURE = "failure.json"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What came of a guest session: all that the guest said, and its snapshot or else why it failed."""
+
+    said: bytes
+    snapshot: Snapshot | None
+    failure: SmolError | None = None
+
+
+class SessionShare:
+    """Guest sessions below the directory ``root``, by key.
+
+    Raises :class:`SnapshotError` for a directory that others may write to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        reason = distrust(root.lstat(), os.geteuid())
+        if reason:
+            raise SnapshotError(
+                f"the directory {root} is refused: {reason}",
+                remedy="point TMPDIR to a directory of your own",
+            )
+        self._root = root
+
+    def obtain(
+        self, key: str, hardware: Hardware, view: View, build: Callable[[Path], Shared]
+    ) -> tuple[Shared, bool]:
+        """What came of the guest session ``key``, and whether it was made just now.
+
+        ``build(directory)`` makes the snapshot's files in ``directory``; one
+        process at a time is in it for a key, and the others wait. Raises what
+        it raises (nothing is shared then), :class:`DiskFull`, and
+        :class:`SnapshotError` where what another process made is not whole.
+        """
+        directory = self._root / key
+        with FileLock(f"{directory}.lock"):
+            if directory.exists():
+                return self._load(directory, hardware, view), False
+            return self._make(directory, hardware, build), True
+
+    def _load(self, directory: Path, hardware: Hardware, view: View) -> Shared:
+        try:
+            said = (directory / _SAID).read_bytes()
+            failure = _read_failure(directory / _FAILURE)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SnapshotError(
+                f"the guest session {directory} cannot be used: {error}",
+                remedy="something else writes to that directory; see who, and run again",
+            ) from error
+        if failure is not None:
+            return Shared(said, None, failure)
+        return Shared(said, described(directory, hardware, view, _SAID))
+
+    def _make(self, directory: Path, hardware: Hardware, build: Callable[[Path], Shared]) -> Shared:
+        require_space(self._root, hardware.memory << 20)
+        made = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{directory.name}-", dir=self._root))
+        try:
+            shared = build(made)
+            _store(shared, made)
+            made.rename(directory)
+        except OSError as error:
+            raise not_written(made, error) from error
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return replace(shared, snapshot=_moved(shared.snapshot, directory))
+
+
+def _store(shared: Shared, directory: Path) -> None:
+    (directory / _SAID).write_bytes(shared.said)
+    if shared.snapshot is not None:
+        describe(shared.snapshot, directory, _SAID)
+    elif shared.failure is not None:
+        failure = shared.failure
+        fields = {"message": failure.message, "remedy": failure.remedy, "evidence": failure.evidence}
+        text = json.dumps({"kind": type(failure).__name__, **fields})
+        (directory / _FAILURE).write_text(text, encoding="ascii")
+
+
+def _read_failure(path: Path) -> SmolError | None:
+    """The error that was stored. Raises OSError, ValueError, KeyError or TypeError where it is not sound."""
+    if not path.exists():
+        return None
+    fields = json.loads(path.read_text("ascii"))
+    kind = vars(errors).get(fields.pop("kind"))
+    if not (isinstance(kind, type) and issubclass(kind, SmolError)):
+        raise ValueError("no error of ours")
+    return kind(fields.pop("message"), **fields)
+
+
+def _moved(snapshot: Snapshot | None, directory: Path) -> Snapshot | None:
+    """``snapshot``, whose files were moved to ``directory``."""
+    if snapshot is None:
+        return None
+    return replace(snapshot, ram=directory / snapshot.ram.name, state=directory / snapshot.state.name)
