@@ -1,4 +1,8 @@
-"""QEMU as a child process: spawned with inherited sockets, dies with us, reaped without polling."""
+"""QEMU as a child process: spawned with inherited sockets, dies with us, reaped without polling.
+
+It is reaped only by :meth:`ChildProcess.kill`: until then its number is nobody
+else's, so the file server may still write to the memory of the process by that number.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +61,16 @@ class ChildProcess:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
-        return self._process.poll()
+        """The exit status, negative for a signal; None while it runs. Looked at, but not reaped."""
+        if self._process.returncode is not None:
+            return int(self._process.returncode)
+        try:
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # someone else waits for all children of this process
+            return self._process.poll()
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def stderr(self) -> str:
         """What it wrote to standard error, the first 64 KiB."""
@@ -68,7 +80,7 @@ class ChildProcess:
         """Its exit status, or None if it still runs after ``timeout`` seconds."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        return self._process.wait() if poll.poll(timeout * 1000) else None
+        return self.returncode if poll.poll(timeout * 1000) else None
 
     def kill(self) -> None:
         """Kill and reap it; it is gone when this returns."""

@@ -96,10 +96,12 @@ class Decoder:
     def feed(self, data: bytes, fds: Sequence[int] = ()) -> list[Message]:
         """Messages that ``data`` completes; ``fds`` came with these bytes.
 
-        Raises ProtocolError for a header that cannot be.
+        Raises ProtocolError for a header that cannot be and for more file descriptors than a message has.
         """
         self._buffer += data
         self._fds += fds
+        if len(self._fds) > MAX_REGIONS:
+            raise ProtocolError(f"QEMU sent {len(self._fds)} file descriptors with one message")
         messages: list[Message] = []
         while len(self._buffer) >= HEADER.size:
             message = self._take()

@@ -75,12 +75,16 @@ NOWHERE = Addresses(0, 0, 0)
 
 @dataclass
 class Ring:
-    """What QEMU has said about one ring, its eventfds apart."""
+    """What QEMU has said about one ring, its eventfds apart.
+
+    From its kick to GET_VRING_BASE a ring is started: its size, place and base are what they are.
+    """
 
     num: int = 0
     base: int = 0
     addresses: Addresses = NOWHERE
     enabled: bool = False
+    started: bool = False
 
 
 class MemoryTable(NamedTuple):
@@ -232,27 +236,33 @@ def _set_log_base(backend: Backend, message: Message) -> Outcome:
     return None, encode(message.type, U64.pack(0)) if backend.log_shmfd else b""
 
 
+def _set_up(backend: Backend, message: Message, index: int, name: str, value: int | Addresses) -> Outcome:
+    """Take over a ring's ``name``. Raises ProtocolError where a started ring would become another one."""
+    ring = backend.ring(index)
+    if ring.started and getattr(ring, name) != value:
+        raise ProtocolError(f"QEMU sent {message.type.name} for a ring that is started")
+    setattr(ring, name, value)
+    return None, b""
+
+
 def _set_vring_num(backend: Backend, message: Message) -> Outcome:
     index, num = _unpack(VRING_STATE, message)
-    backend.ring(index).num = num
-    return None, b""
+    return _set_up(backend, message, index, "num", num)
 
 
 def _set_vring_addr(backend: Backend, message: Message) -> Outcome:
     index, _, desc, used, avail, _ = _unpack(VRING_ADDR, message)
-    backend.ring(index).addresses = Addresses(desc, used, avail)
-    return None, b""
+    return _set_up(backend, message, index, "addresses", Addresses(desc, used, avail))
 
 
 def _set_vring_base(backend: Backend, message: Message) -> Outcome:
     index, base = _unpack(VRING_STATE, message)
-    backend.ring(index).base = base
-    return None, b""
+    return _set_up(backend, message, index, "base", base)
 
 
 def _get_vring_base(backend: Backend, message: Message) -> Outcome:
     index, _ = _unpack(VRING_STATE, message)
-    backend.ring(index)
+    backend.ring(index).started = False
     return RingStopped(index), b""
 
 
@@ -269,7 +279,7 @@ def _set_vring_kick(backend: Backend, message: Message) -> Outcome:
     index, kick = _eventfd(message)
     if kick is None:
         raise ProtocolError("QEMU wants a ring to be polled, which is not supported")
-    backend.ring(index)
+    backend.ring(index).started = True
     return RingKick(index, kick), b""
 
 

@@ -66,9 +66,13 @@ class Vring:
             raise ProtocolError(f"a virtqueue is not aligned: {addresses}")
         self._memory = memory
         self._num = num
-        desc = memory.check(addresses.desc, 16 * num)
-        avail = memory.check(addresses.avail, 6 + 2 * num)
-        self._used = memory.check(addresses.used, 6 + 8 * num)
+        self._extents = (
+            (addresses.desc, 16 * num),
+            (addresses.avail, 6 + 2 * num),
+            (addresses.used, 6 + 8 * num),
+        )
+        self.check()
+        desc, avail, self._used = addresses.desc, addresses.avail, addresses.used
         # In this order, for the kernel fills segments in order: what idx
         # promises must be read after idx.
         self._parts = [(avail, 4), (avail + 4, 2 * num), (desc, 16 * num)]
@@ -76,8 +80,15 @@ class Vring:
         self.last_avail = base
         self.last_used: int = _IDX.unpack(memory.read([(self._used + 2, 2)]))[0]
 
-    def process(self, handle: Handler, limit: int) -> tuple[bool, bool]:
-        """Answer up to ``limit`` available requests with ``handle``.
+    def check(self) -> None:
+        """Hold the ring's three parts against the memory table as it is now. Raises ProtocolError."""
+        for address, length in self._extents:
+            self._memory.check(address, length)
+
+    def process(
+        self, handle: Handler, limit: int, enough: Callable[[], bool] = lambda: False
+    ) -> tuple[bool, bool]:
+        """Answer up to ``limit`` available requests with ``handle``, and none once there is ``enough``.
 
         Gives (the driver wants to be notified of what was used, there is more to do).
         """
@@ -92,9 +103,12 @@ class Vring:
                 # These flags were read after the last used idx was written,
                 # so no wish to be notified can fall between the two.
                 return bool(done) and not flags & VRING_AVAIL_F_NO_INTERRUPT, bool(waiting)
-            for _ in range(waiting):
+            for _ in range(min(waiting, limit - done)):
                 self._serve(self._chain(rings), handle)
-            done += waiting
+                done += 1
+                if enough():
+                    limit = done
+                    break
 
     def _serve(self, chain: Chain, handle: Handler) -> None:
         request = self._memory.read(chain.readable) if chain.readable else b""

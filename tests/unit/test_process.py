@@ -59,6 +59,22 @@ def test_its_status_is_known_when_it_ends(start: Start, script: str, status: int
     assert child.wait(0) == status
 
 
+def test_it_is_not_reaped_before_it_is_killed(start: Start) -> None:
+    child = start("exit 3")
+    assert child.wait(60) == child.returncode == 3
+    os.kill(child.pid, 0)  # the number is still its own
+    child.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
+    assert child.returncode == 3
+
+
+def test_a_child_that_another_reaped_has_ended(start: Start) -> None:
+    child = start("exit 3")
+    os.waitpid(child.pid, 0)
+    assert child.wait(60) is not None
+
+
 def test_a_process_that_runs_has_no_status(start: Start) -> None:
     child = start("exec sleep 1000")
     assert child.wait(0) is None

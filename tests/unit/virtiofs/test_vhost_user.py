@@ -179,7 +179,7 @@ def test_a_ring_is_set_up_stopped_and_asked_for_its_place() -> None:
     assert receive(backend, T.SET_VRING_CALL, u64(1), (6,))[0] == vu.RingCall(1, 6)
     assert receive(backend, T.SET_VRING_CALL, u64(1 | 1 << 8))[0] == vu.RingCall(1, None)
     assert receive(backend, T.SET_VRING_ENABLE, struct.pack("<II", 1, 1))[0] == vu.RingEnabled(1, True)
-    assert backend.rings[1] == vu.Ring(128, 77, Addresses(desc=0x10, used=0x20, avail=0x30), True)
+    assert backend.rings[1] == vu.Ring(128, 77, Addresses(desc=0x10, used=0x20, avail=0x30), True, True)
     assert receive(backend, T.GET_VRING_BASE, struct.pack("<II", 1, 0))[0] == vu.RingStopped(1)
     backend.rings[1].base = 80
     assert backend.vring_base(1) == encode(T.GET_VRING_BASE, struct.pack("<II", 1, 80))
