@@ -146,6 +146,8 @@ class _TestRun:
         self._begin = begin
         self._phase = -1
         self._count = 0
+        #: A rerun was reported: the next setup begins the test anew.
+        self._again = False
         self.timeout = timeout
         self.deadline = begin + timeout
 
@@ -153,6 +155,8 @@ class _TestRun:
         """A guest's report, checked to be in turn. Raises :class:`ProtocolError`."""
         report = self._reports.test_report(self.item, data, time.monotonic() - self._begin)
         phase = PHASES.index(str(report.when))
+        if self._again and report.when == "setup":
+            self._phase, self._again = -1, False
         self._count += 1
         if (
             phase < self._phase
@@ -161,19 +165,18 @@ class _TestRun:
         ):
             raise ProtocolError(f"the guest reported {report.when} out of turn")
         self._phase = self._reached(report)
+        self._again = self._again or str(report.outcome) == "rerun"
         return report
 
     def _reached(self, report: pytest.TestReport) -> int:
-        """The phase that is over: a rerun begins anew, and a setup that did not pass has no call."""
-        if str(report.outcome) == "rerun":
-            return -1
+        """The phase that is over: a setup that did not pass has no call."""
         if report.when == "setup" and not report.passed:
             return PHASES.index("call")
         return PHASES.index(str(report.when))
 
     def crashed(self, error: SmolError, machine: Machine | None) -> Iterator[pytest.TestReport]:
         """The reports of a test whose machine went wrong, in the phase that it had reached."""
-        when = PHASES[min(self._phase + 1, len(PHASES) - 1)]
+        when = "setup" if self._again else PHASES[min(self._phase + 1, len(PHASES) - 1)]
         duration = time.monotonic() - self._begin
         yield self._reports.crash_report(self.item, when, error, _sections(machine), duration)
         if when != "teardown":

@@ -249,6 +249,13 @@ def test_a_machine_that_cannot_begin_fails_the_test(group: Group, script: Script
             report("teardown"),
         ],
         [report("setup", outcome="rerun"), report("setup"), report("call"), report("teardown")],
+        [
+            report("setup"),
+            report("call", outcome="rerun"),
+            report("teardown", outcome="rerun"),
+            *(report("setup", outcome="rerun"), report("teardown")),
+            *(report("setup"), report("call"), report("teardown")),
+        ],
     ],
 )
 def test_phases_in_turn_are_reported(group: Group, messages: list[Message]) -> None:
@@ -325,6 +332,8 @@ def test_a_guest_cannot_claim_another_test_or_a_longer_time(group: Group) -> Non
         ([skip("setup")], "teardown"),
         ([report("setup"), report("call"), report("teardown")], "teardown"),
         ([report("setup"), report("call", outcome="rerun")], "setup"),
+        ([report("setup"), report("call", outcome="rerun"), report("teardown")], "setup"),
+        ([report("setup", outcome="rerun"), report("teardown"), report("setup")], "call"),
     ],
 )
 @pytest.mark.parametrize("error", [DEATH, ProtocolError("the guest broke the protocol"), TIMEOUT])
