@@ -174,7 +174,9 @@ class GuestSession:
             try:
                 snapshot = self._make(directory, timeout, on_output)
             except MachineError as error:
-                return Shared(b"".join(self._said), None, error)
+                return Shared(b"".join(self._said), failure=error)
+            except SessionEnded as ended:
+                return Shared(b"".join(self._said), ended=(ended.status, ended.output))
             return Shared(b"".join(self._said), snapshot)
 
         view = self._project.view(self._factory.view)
@@ -185,6 +187,9 @@ class GuestSession:
             self._replay(shared.said)
         if shared.failure is not None:
             raise shared.failure
+        if shared.ended is not None:
+            status, output = shared.ended
+            raise SessionEnded(status, self.collected, output)
         assert shared.snapshot is not None
         self.snapshot = shared.snapshot
 

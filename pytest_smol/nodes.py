@@ -13,7 +13,7 @@ from pytest_smol.errors import ProtocolError
 from pytest_smol.marker import Mark
 from pytest_smol.options import SCOPES
 
-__all__ = ["GuestCollector", "GuestItem", "NodeTable"]
+__all__ = ["GuestCollector", "GuestItem", "NodeTable", "stand_in"]
 
 #: The most nodes that a guest may announce.
 MAX_NODES = 2_000_000
@@ -47,6 +47,12 @@ class GuestItem(pytest.Item):
 
     def __repr__(self) -> str:
         return f"<{self.guest_kind} {self.name}>"
+
+
+def stand_in(session: pytest.Session) -> pytest.Item:
+    """A test that has nothing in common with any other of ``session``, and is not one of its tests."""
+    made: pytest.Item = GuestItem.from_parent(session, name="a test in another process", nodeid="")
+    return made
 
 
 class NodeTable:

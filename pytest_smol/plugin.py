@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _pytest.main import wrap_session
+from _pytest.outcomes import Exit
 
-from pytest_smol import marker, options
+from pytest_smol import distribution, marker, options
 from pytest_smol.errors import SmolError
 from pytest_smol.text import clean
 
@@ -57,18 +58,15 @@ def pytest_load_initial_conftests(
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marker.DESCRIPTION)
-    if _in_guest() or _distributes(config):
+    if _in_guest():
         return
     try:
         settings = options.Settings.from_config(config)
     except SmolError as error:
         raise pytest.UsageError(str(error)) from error
-    config.pluginmanager.register(HostPlugin(config, settings), "smol-host")
-
-
-def _distributes(config: pytest.Config) -> bool:
-    """Whether pytest-xdist's controller runs here: its workers run the tests, and have us too."""
-    return config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    role = distribution.role_of(config, config.stash[_SYS_PATH])
+    config.pluginmanager.register(role, "smol-role")
+    config.pluginmanager.register(HostPlugin(config, settings, role), "smol-host")
 
 
 def _remember(session: pytest.Session) -> None:
@@ -85,6 +83,7 @@ def _remember(session: pytest.Session) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     """With --smol it is the guest that shows fixtures: it has to collect for that."""
     if config.option.smol and _shows_fixtures(config) and not _in_guest():
+        config.option.tx = []  # one guest is enough for that
         return wrap_session(config, lambda config, session: None)
     return None
 
@@ -96,9 +95,10 @@ def _shows_fixtures(config: pytest.Config) -> bool:
 class HostPlugin:
     """The hooks of a run on the host."""
 
-    def __init__(self, config: pytest.Config, settings: options.Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: options.Settings, role: distribution.Alone) -> None:
         self._config = config
         self._settings = settings
+        self._role = role
         self._session: SmolSession | None = None
         self._ended: SessionEnded | None = None
         self._exits = ExitStack()
@@ -111,23 +111,24 @@ class HostPlugin:
             self._open()
 
     def _open(self, items: Sequence[pytest.Item] = ()) -> None:
-        """Start what this run, or these ``items``, need; raises UsageError where the host cannot."""
+        """Start what this run, or these ``items``, need; the run ends where the host cannot."""
         from pytest_smol.guestsession import SessionEnded
         from pytest_smol.signals import graceful_end
 
         self._exits.enter_context(graceful_end())
         try:
+            self._prepare()
             self._session = self._make_session()
             self._session.adopt(items, self._runs_in_vm)
             self._session.start()
         except SmolError as error:
-            raise pytest.UsageError(str(error)) from error
+            self._role.give_up(pytest.UsageError(str(error)))
         except SessionEnded as ended:
             self._end(ended)
 
     def _end(self, ended: SessionEnded) -> None:
         """End as the guest's pytest did: where it was in collection, in collection."""
-        if self._settings.everything and (ended.lines or ended.stop):
+        if self._settings.everything and self._role.ends_in_collection(ended):
             self._ended = ended
             return
         if ended.status == pytest.ExitCode.OK and _shows_fixtures(self._config):
@@ -135,11 +136,19 @@ class HostPlugin:
         if not ended.lines:
             sys.stderr.write(clean(ended.output) + "\n")
         if ended.status == pytest.ExitCode.USAGE_ERROR:
-            raise pytest.UsageError(*ended.lines)
-        pytest.exit(str(ended), returncode=ended.status)
+            self._role.give_up(pytest.UsageError(*map(clean, ended.lines)))
+        else:
+            reason = clean(ended.stop.reason) if ended.stop is not None else str(ended)
+            self._role.give_up(Exit(reason, ended.status))
 
     def _runs_in_vm(self, item: pytest.Item) -> bool:
         return self._settings.everything or item.get_closest_marker("smol") is not None
+
+    def _prepare(self) -> None:
+        """Make ready for a run with these settings. Raises :class:`SmolError`."""
+        said = self._role.prepare(self._settings)
+        if said:
+            self._progress(said)
 
     def _make_session(self) -> SmolSession:
         from pytest_smol.guestsession import Project
@@ -153,7 +162,8 @@ class HostPlugin:
             sys_path=self._config.stash[_SYS_PATH],
             env=self._settings.guest_environment(),
         )
-        return SmolSession(self._config, self._settings, project, self._progress)
+        project = self._role.project(project)
+        return SmolSession(self._config, self._settings, project, self._progress, self._role.part())
 
     def _progress(self, text: str) -> None:
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -167,7 +177,9 @@ class HostPlugin:
     # --- collect --------------------------------------------------------------------------
 
     def pytest_collection(self, session: pytest.Session) -> bool | None:
-        if self._session is None:
+        if self._role.over:
+            return True
+        if self._session is None or not self._role.runs_tests:
             return None
         if self._ended is not None:
             self._session.end_collection(session, self._ended)
@@ -175,7 +187,8 @@ class HostPlugin:
             self._session.collect(session)
             self._session.adopt(session.items, self._runs_in_vm)
         except SmolError as error:
-            raise pytest.UsageError(str(error)) from error
+            self._role.give_up(pytest.UsageError(str(error)))
+            return True
         session.testscollected = len(session.items)
         _remember(session)
         session.config.hook.pytest_collection_finish(session=session)
@@ -203,6 +216,10 @@ class HostPlugin:
     # --- run ------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> bool | None:
+        return self._role.over or None
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         if self._session is None:
             return None
@@ -210,8 +227,12 @@ class HostPlugin:
             return self._run_at_home(item, nextitem)
         hook = item.ihook
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in self._session.run(item):
-            hook.pytest_runtest_logreport(report=report)
+        try:
+            for report in self._session.run(item, nextitem):
+                hook.pytest_runtest_logreport(report=report)
+        except pytest.exit.Exception as stop:
+            self._role.exits(stop)
+            raise
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 

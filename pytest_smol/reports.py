@@ -13,11 +13,12 @@ from _pytest._io import TerminalWriter
 from _pytest.reports import CollectErrorRepr
 
 from pytest_smol.errors import ProtocolError, SmolError
+from pytest_smol.guestwarnings import stand_in
 from pytest_smol.reportdata import COLLECT_REPORT, TEST_REPORT, checked
 from pytest_smol.text import clean
 from pytest_smol.wire import Message
 
-__all__ = ["PHASES", "ReportBuilder"]
+__all__ = ["PHASES", "ReportBuilder", "has_colour"]
 
 #: The phases of a test in order; a test dies in the one after the last that it reported.
 PHASES = ("setup", "call", "teardown")
@@ -35,7 +36,8 @@ class _Shown(TerminalRepr):
         tw.line(self._text)
 
 
-def _has_colour(config: pytest.Config) -> bool:
+def has_colour(config: pytest.Config) -> bool:
+    """Whether this process shows colours."""
     try:
         return config.get_terminal_writer().hasmarkup
     except (AssertionError, AttributeError):  # the reporter that has it can be left out: -p no:terminal
@@ -43,15 +45,22 @@ def _has_colour(config: pytest.Config) -> bool:
 
 
 class ReportBuilder:
-    """Makes reports for one run of pytest; ``config`` decides on colour."""
+    """Makes reports for one run of pytest; ``config`` decides on colour.
 
-    def __init__(self, config: pytest.Config) -> None:
+    In a worker of pytest-xdist it is the controller that shows them, so it is
+    told whether that shows ``colour``.
+    """
+
+    def __init__(self, config: pytest.Config, colour: bool | None = None) -> None:
         self._config = config
-        self._colour = _has_colour(config)
+        self._sent = colour is not None
+        self._colour = has_colour(config) if colour is None else colour
 
     def clean(self, text: str) -> str:
-        """Guest text, safe to show in this run."""
-        return clean(text, colour=self._colour)
+        """Guest text, safe to show in this run, and safe to send to where it is shown."""
+        shown = clean(text, colour=self._colour)
+        # execnet has no form for lone surrogates.
+        return shown.encode("utf-8", "backslashreplace").decode() if self._sent else shown
 
     def test_report(self, item: pytest.Item, data: dict[str, Any], longest: float) -> pytest.TestReport:
         """The report of ``item`` from a guest's ``data``; no longer than ``longest`` seconds.
@@ -162,5 +171,4 @@ def _warning_category(name: str) -> type[Warning]:
     known = getattr(builtins, name, None) or _PYTEST_WARNINGS.get(name)
     if isinstance(known, type) and issubclass(known, Warning):
         return known
-    shown = clean(name)[:100].encode("utf-8", "backslashreplace").decode()
-    return type(shown, (Warning,), {"__module__": "guest"})
+    return stand_in(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_smol.errors import NotEnoughMemory
 
-__all__ = ["available_memory", "require_memory"]
+__all__ = ["available_memory", "needed_memory", "require_memory", "require_part"]
 
 #: What QEMU itself and our bookkeeping need beside a guest's memory, in bytes.
 _OVERHEAD = 64 << 20
@@ -44,11 +44,29 @@ def _room(mount: Path, path: str, limit: str, usage: str) -> Iterator[int]:
         group = group.parent
 
 
+def needed_memory(memory: int) -> int:
+    """Bytes that a machine with a guest of ``memory`` MiB may come to use."""
+    return (memory << 20) + _OVERHEAD
+
+
 def require_memory(memory: int, root: Path = Path("/")) -> None:
     """Raise :class:`NotEnoughMemory` unless a guest of ``memory`` MiB fits."""
     available = available_memory(root)
-    if available < (memory << 20) + _OVERHEAD:
+    if available < needed_memory(memory):
         raise NotEnoughMemory(
             f"a guest of {memory} MiB needs more memory than the {available >> 20} MiB that are available",
             remedy="free some memory, raise this container's limit or lower --smol-memory",
+        )
+
+
+def require_part(memory: int, part: int | None) -> None:
+    """Raise :class:`NotEnoughMemory` unless a guest of ``memory`` MiB fits into ``part``.
+
+    That is what one of several processes may use, in bytes; None where there is one process.
+    """
+    if part is not None and part < needed_memory(memory):
+        raise NotEnoughMemory(
+            f"a guest of {memory} MiB needs more memory than the {part >> 20} MiB"
+            " that are available to each worker",
+            remedy="start fewer workers (-n), free some memory, or lower --smol-memory",
         )

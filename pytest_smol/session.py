@@ -13,12 +13,14 @@ import pytest
 from pytest_smol.errors import MachineError, ProtocolError, SmolError, SnapshotError
 from pytest_smol.factory import MachineFactory
 from pytest_smol.grouprun import GroupRun, Stop
-from pytest_smol.groups import Flavour, Placement, flavour_of, placement, steps
+from pytest_smol.groups import Flavour, Placement, Step, flavour_of, placement, steps
 from pytest_smol.guestsession import Collected, GuestSession, Project, SessionEnded
 from pytest_smol.marker import Mark, marker_arguments, marks_of, place
-from pytest_smol.nodes import GuestCollector, GuestItem
+from pytest_smol.nodes import GuestCollector, GuestItem, stand_in
 from pytest_smol.options import Settings
 from pytest_smol.reports import ReportBuilder
+from pytest_smol.resources import require_part
+from pytest_smol.sharing import Part
 
 __all__ = ["SmolSession", "VmTest"]
 
@@ -63,15 +65,21 @@ class SmolSession:
     """
 
     def __init__(
-        self, config: pytest.Config, settings: Settings, project: Project, progress: Callable[[str], None]
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        project: Project,
+        progress: Callable[[str], None],
+        part: Part | None = None,
     ) -> None:
         self._settings = settings
+        self._part = part or Part()
         self._project = project
-        self._reports = ReportBuilder(config)
+        self._reports = ReportBuilder(config, self._part.colour)
         self._uncaptured = config.getoption("capture", "fd") != "fd"
         utf8 = codecs.getincrementaldecoder("utf-8")
         self._decoders = {name: utf8("replace") for name in ("stdout", "stderr")}
-        self.factory = MachineFactory(settings, progress)
+        self.factory = MachineFactory(settings, progress, self._part.directory)
         self._guests: dict[Flavour, GuestSession] = {}
         self._failures: dict[Flavour, SmolError] = {}
         self._items: list[pytest.Item] = []
@@ -96,7 +104,9 @@ class SmolSession:
         if flavour in self._failures:
             raise self._failures[flavour]
         if flavour not in self._guests:
-            guest = self._guests[flavour] = GuestSession(self.factory, self._project, flavour, self._reports)
+            guest = GuestSession(self.factory, self._project, flavour, self._reports, self._part.share)
+            self._guests[flavour] = guest
+            require_part(flavour.memory, self._part.memory)
             try:
                 guest.start(self._settings.timeout, self._echo)
             except (MachineError, SnapshotError) as error:
@@ -206,14 +216,18 @@ class SmolSession:
         """``item`` or the first after it that runs on the host."""
         if item is None or not self.owns(item):
             return item
+        if self._part.workerinput is not None:  # which test comes here next is known only to the controller
+            return stand_in(item.session)
         rest = self._items[self._items.index(item) :]
         return next((each for each in rest if not self.owns(each)), None)
 
-    def run(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+    def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.TestReport]:
         """The reports of ``item``, as they come from its VM."""
         test = self._tests[item]
         try:
             group = self._group_of(test)
+            if self._part.workerinput is not None:
+                group.add(self._step(test, nextitem))
         except SmolError as error:
             yield self._reports.crash_report(item, "setup", error, [], 0.0)
             yield self._reports.passed_teardown(item)
@@ -233,14 +247,25 @@ class SmolSession:
             )
         if where not in self._runs:
             guest = self.open_guest(where.flavour)
+            worker = self._part.workerinput
             self._runs[where] = GroupRun(
                 self.factory,
                 guest.snapshot,
-                steps(self._members[where], self._items, numbers),
+                steps(self._members[where], self._items, numbers) if worker is None else [],
                 self._reports,
                 self._echo,
+                worker,
             )
         return self._runs[where]
+
+    def _step(self, test: VmTest, nextitem: pytest.Item | None) -> Step:
+        """The step of a test whose followers in the machine are not known but for the next."""
+        where = test.placement
+        numbers = self._numbers_in(where.flavour)
+        number = numbers[test.item]
+        assert number is not None
+        follows = nextitem is not None and self.owns(nextitem) and self._tests[nextitem].placement == where
+        return number, numbers[nextitem] if follows and nextitem is not None else None
 
     def _numbers_in(self, flavour: Flavour) -> dict[pytest.Item, int | None]:
         if flavour not in self._numbers:

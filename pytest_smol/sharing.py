@@ -27,8 +27,9 @@ from pytest_smol.qemu import Hardware
 from pytest_smol.rundir import require_space
 from pytest_smol.snapshots import Snapshot, describe, described, not_written
 from pytest_smol.virtiofs.view import View
+from pytest_smol.wire import Message
 
-__all__ = ["SessionShare", "Shared"]
+__all__ = ["Part", "SessionShare", "Shared"]
 
 #: What is being made is called so, before its key.
 _UNFINISHED = ".new-"
@@ -39,11 +40,33 @@ _FAILURE = "failure.json"
 
 @dataclass(frozen=True)
 class Shared:
-    """What came of a guest session: all that the guest said, and its snapshot or else why it failed."""
+    """What came of a guest session: all that the guest said, and its snapshot or else why there is none.
+
+    ``failure`` is for a machine that went wrong, ``ended`` (its exit status and
+    what it printed) for a guest whose pytest ended while it collected.
+    """
 
     said: bytes
-    snapshot: Snapshot | None
+    snapshot: Snapshot | None = None
     failure: SmolError | None = None
+    ended: tuple[int, str] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a process of a distributed run shares with the others; nothing in a run of one process.
+
+    Its own directory is made in ``directory``, its guest sessions are in
+    ``share``, and its machines may use ``memory`` bytes. ``workerinput`` is what
+    pytest-xdist's controller told a worker, and ``colour`` whether that
+    controller shows colours; both are None elsewhere.
+    """
+
+    directory: Path | None = None
+    share: SessionShare | None = None
+    memory: int | None = None
+    workerinput: Message | None = None
+    colour: bool | None = None
 
 
 class SessionShare:
@@ -80,15 +103,13 @@ class SessionShare:
     def _load(self, directory: Path, hardware: Hardware, view: View) -> Shared:
         try:
             said = (directory / _SAID).read_bytes()
-            failure = _read_failure(directory / _FAILURE)
+            shared = _read_failure(directory / _FAILURE, said)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SnapshotError(
                 f"the guest session {directory} cannot be used: {error}",
                 remedy="something else writes to that directory; see who, and run again",
             ) from error
-        if failure is not None:
-            return Shared(said, None, failure)
-        return Shared(said, described(directory, hardware, view, _SAID))
+        return shared or Shared(said, described(directory, hardware, view, _SAID))
 
     def _make(self, directory: Path, hardware: Hardware, build: Callable[[Path], Shared]) -> Shared:
         require_space(self._root, hardware.memory << 20)
@@ -108,22 +129,34 @@ def _store(shared: Shared, directory: Path) -> None:
     (directory / _SAID).write_bytes(shared.said)
     if shared.snapshot is not None:
         describe(shared.snapshot, directory, _SAID)
-    elif shared.failure is not None:
-        failure = shared.failure
-        fields = {"message": failure.message, "remedy": failure.remedy, "evidence": failure.evidence}
-        text = json.dumps({"kind": type(failure).__name__, **fields})
-        (directory / _FAILURE).write_text(text, encoding="ascii")
+    else:
+        table = {"ended": shared.ended, "failure": _fields(shared.failure)}
+        (directory / _FAILURE).write_text(json.dumps(table), encoding="ascii")
 
 
-def _read_failure(path: Path) -> SmolError | None:
-    """The error that was stored. Raises OSError, ValueError, KeyError or TypeError where it is not sound."""
+def _fields(failure: SmolError | None) -> dict[str, str] | None:
+    if failure is None:
+        return None
+    texts = {"message": failure.message, "remedy": failure.remedy, "evidence": failure.evidence}
+    return {"kind": type(failure).__name__, **texts}
+
+
+def _read_failure(path: Path, said: bytes) -> Shared | None:
+    """What is stored in the place of a snapshot; None where there is one.
+
+    Raises OSError, ValueError, KeyError or TypeError where it is not sound.
+    """
     if not path.exists():
         return None
-    fields = json.loads(path.read_text("ascii"))
+    table = json.loads(path.read_text("ascii"))
+    if table["ended"] is not None:
+        status, output = table["ended"]
+        return Shared(said, ended=(int(status), str(output)))
+    fields = dict(table["failure"])
     kind = vars(errors).get(fields.pop("kind"))
     if not (isinstance(kind, type) and issubclass(kind, SmolError)):
         raise ValueError("no error of ours")
-    return kind(fields.pop("message"), **fields)
+    return Shared(said, failure=kind(fields.pop("message"), **fields))
 
 
 def _moved(snapshot: Snapshot | None, directory: Path) -> Snapshot | None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 #: From top to bottom: a module imports only what stands in a later row, or its own package.
 LAYERS = (
     ("plugin", "cli"),
-    ("session", "doctor", "signals"),
+    ("session", "doctor", "signals", "distribution"),
     ("guestsession",),
     ("grouprun",),
     ("factory", "sharing"),
@@ -24,6 +24,7 @@ LAYERS = (
     ("groups", "nodes", "reports", "bootfiles"),
     ("marker", "qemu", "qmp", "process", "rundir", "resources", "cache", "host_paths", "kernel_package"),
     ("options", "accel", "kernel", "reportdata", "virtiofs", "interleave"),
+    ("guestwarnings",),
     ("errors", "interpreter", "kvm", "text", "user", "wire", "cpio", "postmortem"),
 )
 

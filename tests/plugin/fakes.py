@@ -305,6 +305,6 @@ class FakeFactory(MachineFactory):
 
 def factory_of(
     session: Guest, forks: Iterable[Guest], record: Record
-) -> Callable[[Settings, Callable[[str], None]], FakeFactory]:
+) -> Callable[[Settings, Callable[[str], None], Path | None], FakeFactory]:
     """What to put in the place of MachineFactory."""
-    return lambda settings, progress: FakeFactory(session, forks, record)
+    return lambda settings, progress, parent: FakeFactory(session, forks, record)

@@ -135,6 +135,13 @@ def test_why_it_failed_is_shared_too(root: Path, build: SessionBuilder) -> None:
     )
 
 
+def test_that_it_ended_is_shared_too(root: Path, build: SessionBuilder) -> None:
+    obtain(root, lambda directory: Shared(SAID, ended=(3, "why")))
+    again, made = obtain(root, build)
+    assert (made, build.count) == (False, 0)
+    assert again == Shared(SAID, ended=(3, "why"))
+
+
 def test_what_is_raised_is_not_shared(root: Path, build: SessionBuilder) -> None:
     def refuse(directory: Path) -> Shared:
         raise HostError("no", remedy="yes")
@@ -165,7 +172,18 @@ def test_what_is_damaged_is_refused(root: Path, build: SessionBuilder, name: str
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"kind": "OSError", "message": "x"}', '{"kind": "HostError"}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"ended": null, "failure": {"kind": "OSError", "message": "x"}}',
+        '{"ended": null, "failure": {"kind": "HostError"}}',
+        '{"ended": null, "failure": null}',
+        '{"ended": [], "failure": null}',
+        '{"ended": ["x", ""], "failure": null}',
+    ],
 )
 def test_a_failure_that_is_none_is_refused(root: Path, build: SessionBuilder, text: str) -> None:
     obtain(root, build)

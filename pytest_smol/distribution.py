@@ -1,0 +1,243 @@
+"""What a process is in a distributed run: pytest-xdist's controller, one of its workers, or alone.
+
+The controller owns a directory in which the workers find the session snapshot
+that it made, and share what they make themselves. It names that directory in
+``workerinput``, and workers end the run through ``workeroutput``; both hold
+simple types only, which is what execnet can send. Nothing of pytest-xdist is
+imported: its hooks (xdist/newhooks.py) are optional.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _pytest.outcomes import Exit
+
+from pytest_smol.errors import NotEnoughMemory, SmolError
+
+if TYPE_CHECKING:
+    from pytest_smol.guestsession import Project, SessionEnded
+    from pytest_smol.options import Settings
+    from pytest_smol.rundir import RunDirectory
+    from pytest_smol.sharing import Part
+
+__all__ = ["Alone", "Controller", "Worker", "role_of"]
+
+#: Our key in ``workerinput`` and ``workeroutput``.
+_KEY = "smol"
+
+
+def role_of(config: pytest.Config, sys_path: tuple[str, ...]) -> Alone:
+    """What this process, which began with ``sys_path``, is.
+
+    pytest-xdist has read its options when pytest is configured.
+    """
+    if hasattr(config, "workerinput"):
+        return Worker(config)
+    option = config.option
+    distributes = getattr(option, "dist", "no") != "no" and getattr(option, "tx", None)
+    return Controller(config, sys_path) if distributes and not option.collectonly else Alone()
+
+
+class Alone:
+    """A run in one process."""
+
+    #: Whether tests are collected and run here.
+    runs_tests = True
+    #: Whether the run is to end before any test of this process.
+    over = False
+
+    def part(self) -> Part:
+        """What this process shares with others. Raises :class:`SmolError`."""
+        from pytest_smol.sharing import Part
+
+        return Part()
+
+    def project(self, project: Project) -> Project:
+        """``project`` as a guest is to see it."""
+        return project
+
+    def prepare(self, settings: Settings) -> str:
+        """Make ready for machines for every test; what the user is to know of it. Raises SmolError."""
+        return ""
+
+    def ends_in_collection(self, ended: SessionEnded) -> bool:
+        """Whether what ``ended`` a guest is shown as a collection that ended."""
+        return bool(ended.lines or ended.stop)
+
+    def give_up(self, error: pytest.UsageError | Exit) -> None:
+        """End the run with ``error``."""
+        raise error
+
+    def exits(self, stop: Exit) -> None:
+        """Take note that a test stops the run with ``stop``, which is raised next."""
+
+
+class Controller(Alone):
+    """pytest-xdist's controller: it runs no test, but has what workers share. Also its plugin."""
+
+    runs_tests = False
+
+    def __init__(self, config: pytest.Config, sys_path: Sequence[str]) -> None:
+        self._config = config
+        self._sys_path = list(sys_path)
+        self._directory: RunDirectory | None = None
+        self._memory: int | None = None
+
+    def _root(self) -> Path:
+        """The directory that is named to workers. Raises :class:`DiskFull`."""
+        from pytest_smol.rundir import RunDirectory
+
+        if self._directory is None:
+            self._directory = RunDirectory()
+        return self._directory.path
+
+    def part(self) -> Part:
+        from pytest_smol.sharing import Part, SessionShare
+
+        return Part(self._root(), SessionShare(self._root()))
+
+    def project(self, project: Project) -> Project:
+        return replace(project, loadgroup=self._config.option.dist == "loadgroup")
+
+    def ends_in_collection(self, ended: SessionEnded) -> bool:
+        return _stopped_by_failures(ended)  # then it is for the workers to report
+
+    def prepare(self, settings: Settings) -> str:
+        """Start no more workers than there is memory for. Raises :class:`NotEnoughMemory`."""
+        from pytest_smol.resources import needed_memory
+
+        specs = self._config.option.tx
+        wanted = sum(map(_count, specs))
+        room = self._available() // needed_memory(settings.memory)
+        if room >= wanted:
+            return ""
+        if room == 0 or self._config.option.dist == "each" or wanted != len(specs):
+            raise _too_many(wanted, settings.memory, self._available())
+        del specs[room:]
+        return f"{room} of {wanted} workers are started: memory is available for no more guests"
+
+    def _available(self) -> int:
+        """Bytes that were available when this was asked first, before any worker was started."""
+        from pytest_smol.resources import available_memory
+
+        if self._memory is None:
+            self._memory = available_memory()
+        return self._memory
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker that is about to start what it has to know."""
+        from pytest_smol.reports import has_colour
+
+        local = bool(node.gateway.spec.popen and not node.gateway.spec.chdir)
+        told: dict[str, Any] = {"colour": has_colour(self._config)}
+        with suppress(SmolError):  # a run without a marked test needs none of it
+            told["share"] = str(self._root())
+            told["memory"] = self._available() // max(1, node.workerinput["workercount"])
+        if local:
+            told["project"] = self._invocation()
+        node.workerinput[_KEY] = told
+
+    def _invocation(self) -> dict[str, Any]:
+        """What a worker's own process does not tell of the run that the user started."""
+        params = self._config.invocation_params
+        return {
+            "args": [str(arg) for arg in params.args],
+            "argv": list(sys.argv),
+            "cwd": str(params.dir),
+            "sys_path": self._sys_path,
+        }
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """End the run as a worker found that it has to end."""
+        said = getattr(node, "workeroutput", {}).get(_KEY)
+        if said is None:
+            return
+        if said["returncode"] is None:
+            raise pytest.UsageError(*said["lines"])
+        pytest.exit("\n".join(said["lines"]), returncode=said["returncode"])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        if self._directory is not None:
+            self._directory.close()
+
+
+class Worker(Alone):
+    """A worker of pytest-xdist: it runs tests as the controller hands them out, one after another."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        plain: Any = config
+        self._input: dict[str, Any] = plain.workerinput
+        self._output: dict[str, Any] = plain.workeroutput
+        self._told: dict[str, Any] = self._input.get(_KEY, {})
+        self._loadgroup = bool(getattr(config.option, "loadgroup", False))
+
+    def part(self) -> Part:
+        from pytest_smol.sharing import Part, SessionShare
+
+        given = {key: value for key, value in self._input.items() if key != _KEY}
+        part = Part(workerinput=given, colour=bool(self._told.get("colour")))
+        root = Path(self._told.get("share", "/nonexistent"))
+        if not root.is_dir():  # this is another machine than the controller's
+            return part
+        return replace(part, directory=root, share=SessionShare(root), memory=self._told.get("memory"))
+
+    def project(self, project: Project) -> Project:
+        told = self._told.get("project", {})
+        invocation: dict[str, Any] = {key: tuple(value) for key, value in told.items() if key != "cwd"}
+        if "cwd" in told:
+            invocation["cwd"] = Path(told["cwd"])
+        env = {key: value for key, value in project.env.items() if not key.startswith("PYTEST_XDIST_")}
+        return replace(project, env=env, loadgroup=self._loadgroup, **invocation)
+
+    def ends_in_collection(self, ended: SessionEnded) -> bool:
+        return _stopped_by_failures(ended)
+
+    def give_up(self, error: pytest.UsageError | Exit) -> None:
+        """Let the controller end the run with ``error``: raised here, it would only replace this worker."""
+        if isinstance(error, pytest.UsageError):
+            self._say([str(line) for line in error.args], None)
+        else:
+            self._say([str(error.msg)], error.returncode)
+        self.over = True
+
+    def exits(self, stop: Exit) -> None:
+        # One without a return code is a Ctrl-C to the controller; of a return code it learns here only.
+        if stop.returncode is not None:
+            self._say([str(stop.msg)], stop.returncode)
+
+    def _say(self, lines: list[str], returncode: int | None) -> None:
+        # execnet has no form for lone surrogates.
+        sendable = [line.encode("utf-8", "backslashreplace").decode() for line in lines]
+        code = None if returncode is None else int(returncode)
+        self._output.setdefault(_KEY, {"lines": sendable, "returncode": code})
+
+
+def _stopped_by_failures(ended: SessionEnded) -> bool:
+    """Whether a guest's collection ended by --maxfail or its like."""
+    return ended.stop is not None and ended.stop.kind in ("fail", "stop")
+
+
+def _count(spec: str) -> int:
+    """How many workers of this machine a ``--tx`` stands for: ``popen``, ``3*popen``."""
+    number, _, kind = spec.rpartition("*")
+    local = re.match(r"popen\b", kind) is not None
+    return (int(number) if number.isdecimal() else 1) if local else 0
+
+
+def _too_many(workers: int, memory: int, available: int) -> NotEnoughMemory:
+    return NotEnoughMemory(
+        f"{workers} workers with a guest of {memory} MiB each need more memory than the"
+        f" {available >> 20} MiB that are available",
+        remedy="start fewer workers (-n), free some memory, or lower --smol-memory",
+    )
