@@ -158,7 +158,7 @@ class Terminal:
             self.is_tty = False
             self._pty.to_foreground()
             self._pty.leave()
-        self._port.send("screen", open=False)
+        self._port.send("terminal", open=False)
 
     def follow(self, debugger: Any) -> None:
         """Open whenever ``debugger`` prompts: one that goes on and stops again is not announced."""
