@@ -5,43 +5,52 @@ from __future__ import annotations
 import gc
 import linecache
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
+from _pytest.junitxml import xml_key
 
 from pytest_smol.errors import SettingError
+from pytest_smol.guest.closing import PHASES, Closing
 from pytest_smol.guest.collection import CollectedTree
 from pytest_smol.guest.distribution import become_worker
 from pytest_smol.guest.identity import as_root, become_distinct
-
-
-class MuteReporter:
-    """The terminal reporter without its hooks: the host reports, but who wants to write there can."""
-
-    def __init__(self, reporter: Any) -> None:
-        self._reporter = reporter
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reporter, name)
+from pytest_smol.guest.own import OwnPlugins
+from pytest_smol.guest.reporter import ReporterPlugin
 
 
 class GuestPlugin:
     """Pytest hooks of the guest: what is collected and reported goes to the host."""
 
-    def __init__(self, port: Any) -> None:
+    def __init__(
+        self,
+        port: Any,
+        terminal: ReporterPlugin,
+        shared: Collection[str],
+        at_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._port = port
+        self._terminal = terminal
+        self._shared = shared
+        self._own: OwnPlugins
+        self._failed_collectors: list[pytest.CollectReport] = []
+        self._sent_properties = 0
+        self._at_end = at_end
         self._tree = CollectedTree()
         self._deselected: list[pytest.Item] = []
         self._number = 0
         self._config: pytest.Config
 
-    @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         self._config = config
-        reporter = config.pluginmanager.unregister(name="terminalreporter")
-        if reporter is not None:
-            config.pluginmanager.register(MuteReporter(reporter), "terminalreporter")
+        self._own = OwnPlugins(config, self._shared)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Send what the header lacks: the host has asked its own plugins."""
+        lines = self._own.header(self._config) if self._terminal.shows_header else []
+        self._port.send("header", lines=_flat(lines))
 
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
         self._port.send("collecting", nodeid=collector.nodeid)
@@ -54,6 +63,7 @@ class GuestPlugin:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if not report.passed:
+            self._failed_collectors.append(report)
             self._port.send("collect_report", data=self._serialised(report))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -102,8 +112,19 @@ class GuestPlugin:
                 become_distinct(order["fresh"])
         session.testsfailed = order["failed"]
         self._port.send("fresh")
-        self._run(session, order["steps"])
+        if order["type"] == "close":
+            self._close(session)
+        else:
+            self._run(session, order["steps"])
         return True
+
+    def _close(self, session: pytest.Session) -> None:
+        closing = Closing(self._port, session, self._own, self._terminal.reporter)
+        closing.take_collection(self._failed_collectors, self._deselected)
+        try:
+            closing.serve()
+        except pytest.exit.Exception as error:
+            self._port.send("stop", **_stop(error))
 
     def _send_collection(self, session: pytest.Session) -> None:
         numbers = [self._tree.number(item) for item in session.items]
@@ -111,7 +132,22 @@ class GuestPlugin:
         lines = self._config.hook.pytest_report_collectionfinish(
             config=self._config, start_path=self._config.rootpath, items=session.items
         )
-        self._port.send("collected", items=numbers, deselected=deselected, lines=_flat(lines))
+        self._send_properties()
+        self._port.send(
+            "collected",
+            items=numbers,
+            deselected=deselected,
+            lines=_flat(lines),
+            closing=self._own.have(*PHASES),
+        )
+
+    def _send_properties(self) -> None:
+        """Send what was added to the properties of the test suite, where a junit report is written."""
+        xml: Any = self._config.stash.get(xml_key, None)
+        properties = xml.global_properties if xml is not None else []
+        for name, value in properties[self._sent_properties :]:
+            self._port.send("suite_property", name=str(name), value=str(value))
+        self._sent_properties = len(properties)
 
     def _send_nodes(self, *items: pytest.Item) -> None:
         for item in items:  # a plugin can have made some without collecting them
@@ -142,6 +178,7 @@ class GuestPlugin:
                 self._port.send("finish", index=number)
         except (session.Failed, KeyboardInterrupt, pytest.exit.Exception) as error:
             self._port.send("stop", **_stop(error))
+        self._at_end()
         self._port.send("done")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -150,6 +187,10 @@ class GuestPlugin:
             data["smol_shown"] = True
         if report.passed and self._turns_failed(report):
             data["smol_status"] = [report.outcome, str(report.longrepr)]
+        shown = self._own.hook("pytest_report_teststatus")(report=report, config=self._config)
+        if shown is not None:
+            data["smol_teststatus"] = list(shown)
+        self._send_properties()
         self._port.send("report", index=self._number, data=data)
 
     def _turns_failed(self, report: pytest.TestReport) -> bool:

@@ -11,16 +11,23 @@ import faulthandler
 import importlib
 import os
 import platform
+import socket
 import sys
 from typing import Any
 
 import pytest
 
+from pytest_smol.guest.debugging import Debugging, open_before_debuggers
 from pytest_smol.guest.distribution import NoDistribution
 from pytest_smol.guest.identity import become_distinct, drop_caches, set_user
+from pytest_smol.guest.luggage import Luggage
 from pytest_smol.guest.plugin import GuestPlugin, settle_memory
 from pytest_smol.guest.port import Port
+from pytest_smol.guest.reporter import ReporterPlugin
+from pytest_smol.guest.streams import mark_output
+from pytest_smol.guest.terminal import Terminal, standard_input
 from pytest_smol.guest.warmup import warm_up
+from pytest_smol.guest.writes import Layer
 
 
 def begin_session(order: dict[str, Any]) -> None:
@@ -37,8 +44,11 @@ def begin_session(order: dict[str, Any]) -> None:
     os.chdir(order["cwd"])
 
 
-def main(control: int) -> None:
-    """Serve one host over the port ``control`` until it takes the machine away."""
+def main(control: int, pumps: socket.socket) -> None:
+    """Serve one host over the port ``control`` until it takes the machine away.
+
+    ``pumps`` is where PID 1 is asked to serve a terminal.
+    """
     faulthandler.enable()
     port = Port(control)
     warm_up()
@@ -46,7 +56,16 @@ def main(control: int) -> None:
     port.send("ready", python=platform.python_version())
     order = port.receive()
     begin_session(order)
-    status = pytest.main(order["args"], plugins=[GuestPlugin(port), NoDistribution(order["loadgroup"])])
+    sys.stdin = standard_input(port)
+    terminal = Terminal(port, pumps)
+    open_before_debuggers(terminal)
+    luggage = Luggage(port.send, Layer.of(order["files"]["rootdir"]), order["files"])
+    mark_output(port, order["uncaptured"])
+    reporter = ReporterPlugin(port, order["screen"])
+    guest = GuestPlugin(port, reporter, order["plugins"], luggage.end)
+    distribution = NoDistribution(order["loadgroup"])
+    plugins = [guest, reporter, luggage, distribution, Debugging(port, terminal)]
+    status = pytest.main(order["args"], plugins=plugins)
     sys.stdout.flush()
     sys.stderr.flush()
     port.send("exit", status=int(status))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_smol.guest.plugin import GuestPlugin
+from pytest_smol.guest.reporter import ReporterPlugin
 
 # What the first test of a fork would otherwise import, perhaps from a root that a test has deleted.
 _WARM_MODULES = (
@@ -74,9 +75,10 @@ def warm_up() -> None:
     os.chdir(directory)
     modules = set(sys.modules)
     port = _Silent()
+    reporter = ReporterPlugin(port, {})
     # A directory that is made here would hide what a project brings to the same place: all stay below one.
     own = ["-p", "no:cacheprovider", f"--basetemp={directory}/base"]
-    pytest.main([*own, directory], plugins=[GuestPlugin(port)])
+    pytest.main([*own, directory], plugins=[GuestPlugin(port, reporter, ()), reporter])
     for name in set(sys.modules) - modules:
         if name.startswith("test_warm"):
             del sys.modules[name]

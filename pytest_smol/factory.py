@@ -13,7 +13,7 @@ from typing import Any
 
 from pytest_smol import accel, bootfiles, cache, qemu
 from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
-from pytest_smol.image import base_view
+from pytest_smol.image import base_view, hiding
 from pytest_smol.interpreter import start_command
 from pytest_smol.machine import Machine, OutputSink
 from pytest_smol.options import Settings
@@ -21,6 +21,7 @@ from pytest_smol.qemu import Hardware, Kernel
 from pytest_smol.resources import require_memory
 from pytest_smol.rundir import RunDirectory, sweep
 from pytest_smol.snapshots import BaseCache, Origin, Snapshot, key_of
+from pytest_smol.usage import Usage
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.tree import Tree
 from pytest_smol.virtiofs.view import View
@@ -72,8 +73,9 @@ class MachineFactory:
             self._server = stack.enter_context(Server())
             stack.callback(self._kill_all)
             self._stack = stack.pop_all()
-        self.view = base_view()
+        self.view = base_view(hidden=hiding(settings.hide, settings.show))
         self.forks = 0
+        self.usage = Usage()
 
     def hardware(self, memory: int) -> Hardware:
         """What a guest of ``memory`` MiB runs on."""
@@ -157,11 +159,14 @@ class MachineFactory:
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes."""
         self.forks += 1
-        tree = Tree(snapshot.view, snapshot.tree)
+        begin = time.monotonic()
+        tree = Tree(snapshot.view, snapshot.tree, final=True)
         machine = Machine(
             snapshot.hardware, snapshot.ram, self._server, tree, private=True, on_output=on_output
         )
-        return self._restored(snapshot, machine)
+        self._restored(snapshot, machine)
+        self.usage.forked(machine, begin)
+        return machine
 
     def _restored(self, snapshot: Snapshot, machine: Machine) -> Machine:
         try:
@@ -175,6 +180,7 @@ class MachineFactory:
     def retire(self, machine: Machine) -> None:
         """Kill a machine that is no longer needed; idempotent."""
         machine.close()
+        self.usage.ended(machine)
         self._machines.discard(machine)
 
     def _kill_all(self) -> None:

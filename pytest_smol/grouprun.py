@@ -12,12 +12,18 @@ import pytest
 from pytest_smol.errors import MachineTimeout, ProtocolError, SmolError
 from pytest_smol.factory import MachineFactory, fresh_identity
 from pytest_smol.groups import Step
+from pytest_smol.homecoming import KINDS, Arrivals, Homecoming
 from pytest_smol.machine import Machine, OutputSink
+from pytest_smol.relay import Relay
 from pytest_smol.reports import PHASES, ReportBuilder
 from pytest_smol.snapshots import Snapshot
+from pytest_smol.terminal import TALK, Terminal
 from pytest_smol.wire import Message
 
 __all__ = ["GroupRun", "Stop"]
+
+#: The least time that plugins have to end in a machine after its last test, in seconds.
+MIN_END_TIME = 60.0
 
 #: The most reports that one test may have (subtests, reruns).
 MAX_REPORTS = 100_000
@@ -39,7 +45,8 @@ class Stop:
 class GroupRun:
     """Runs the steps of a group in forks of ``snapshot``; one machine at a time.
 
-    ``workerinput`` is what pytest-xdist told the worker that runs here, if one does.
+    ``workerinput`` is what pytest-xdist told the worker that runs here, if one does;
+    ``terminal`` is what debuggers in the guest talk with the user on.
     """
 
     def __init__(
@@ -49,15 +56,21 @@ class GroupRun:
         steps: list[Step],
         reports: ReportBuilder,
         on_output: OutputSink | None = None,
+        relay: Relay | None = None,
         workerinput: Message | None = None,
+        homecoming: Homecoming | None = None,
+        terminal: Terminal | None = None,
     ) -> None:
         self._factory = factory
         self._snapshot = snapshot
         self._steps = steps
         self._reports = reports
+        self._relay = relay or Relay(reports)
         self._on_output = on_output
         self._workerinput = workerinput
+        self._terminal = terminal
         self._machine: Machine | None = None
+        self._arrivals = Arrivals(homecoming) if homecoming is not None and homecoming.expects else None
         #: How many of the steps the machine has been told.
         self._told = 0
         #: Set when the guest's pytest was told to stop.
@@ -70,6 +83,8 @@ class GroupRun:
     def run(self, item: pytest.Item, timeout: float) -> Iterator[pytest.TestReport]:
         """The reports of ``item``, the next of the group, as they come."""
         test = _TestRun(item, self._reports, time.monotonic(), timeout)
+        if self._arrivals is not None:
+            self._arrivals.begin()
         try:
             yield from self._exchange(test)
         except SmolError as error:
@@ -78,6 +93,7 @@ class GroupRun:
         _, following = self._steps.pop(0)
         self._told -= 1
         if following is None or self.stop is not None:
+            self._see_off(item.nodeid, time.monotonic() + max(timeout, MIN_END_TIME))
             self.close()
 
     def _exchange(self, test: _TestRun) -> Iterator[pytest.TestReport]:
@@ -90,24 +106,53 @@ class GroupRun:
         while True:
             message = self._receive(self._machine, test)
             kind = message["type"]
-            if kind == "stop":
-                self.stop = Stop(
-                    message["kind"], self._reports.clean(message["reason"]), message["returncode"]
-                )
-            elif kind == "warning":
-                self._reports.relay_warning(message)
+            if self._aside(message):
+                continue
+            if kind == "pdb_shown":
+                test.shown_in_debugger()
             elif kind == "done" and self.stop is not None:
                 return
             elif message.get("index") != number:
                 raise ProtocolError(f"the guest sent a {kind!r} message out of turn")
             elif kind == "report":
-                yield test.report(message["data"])
+                yield self._dressed(test.report(message["data"]))
             elif kind == "finish":
                 return
 
-    def _receive(self, machine: Machine, test: _TestRun) -> Message:
+    def _aside(self, message: Message) -> bool:
+        """Take a message that is about more than one report; False for any other."""
+        kind = message["type"]
+        if kind == "stop":
+            self.stop = Stop(message["kind"], self._reports.clean(message["reason"]), message["returncode"])
+        elif self._relay.take(message):
+            pass
+        elif kind in KINDS and self._arrivals is not None:
+            self._arrivals.take(message)
+        else:
+            return False
+        return True
+
+    def _dressed(self, report: pytest.TestReport) -> pytest.TestReport:
+        return report if self._arrivals is None else self._arrivals.dress(report)
+
+    def _see_off(self, nodeid: str, deadline: float) -> None:
+        """Take what a machine sends home after its last test, which is that of ``nodeid``."""
+        if self._arrivals is None or self._machine is None:
+            return
         try:
-            return machine.receive(test.deadline)
+            while self.stop is None and (message := self._machine.receive(deadline))["type"] != "done":
+                if not self._aside(message):
+                    raise ProtocolError(f"the guest sent a {message['type']!r} message after its tests")
+        except SmolError as error:
+            self._arrivals.lost(nodeid, error)
+        self._arrivals.tell(nodeid, [])
+
+    def _receive(self, machine: Machine, test: _TestRun) -> Message:
+        """The next message that is about the test. No time passes for it while the user talks with it."""
+        try:
+            while (message := machine.receive(test.deadline))["type"] in TALK and self._terminal is not None:
+                test.deadline += self._terminal.serve(machine, message)
+            return message
         except MachineTimeout:
             machine.abort_test()
             raise MachineTimeout(
@@ -148,6 +193,7 @@ class _TestRun:
         self._count = 0
         #: A rerun was reported: the next setup begins the test anew.
         self._again = False
+        self._last: pytest.TestReport | None = None
         self.timeout = timeout
         self.deadline = begin + timeout
 
@@ -166,7 +212,13 @@ class _TestRun:
             raise ProtocolError(f"the guest reported {report.when} out of turn")
         self._phase = self._reached(report)
         self._again = self._again or str(report.outcome) == "rerun"
+        self._last = report
         return report
+
+    def shown_in_debugger(self) -> None:
+        """Note in the last report what pytest does there: at the end of the run it is not shown again."""
+        if self._last is not None:
+            vars(self._last)["_pdbshown"] = True
 
     def _reached(self, report: pytest.TestReport) -> int:
         """The phase that is over: a setup that did not pass has no call."""

@@ -17,11 +17,13 @@ from pytest_smol.factory import MachineFactory, fresh_identity
 from pytest_smol.grouprun import Stop
 from pytest_smol.groups import Flavour
 from pytest_smol.image import project_view
-from pytest_smol.machine import Machine, OutputSink
+from pytest_smol.machine import Machine
 from pytest_smol.nodes import NodeTable
 from pytest_smol.reports import ReportBuilder
+from pytest_smol.screen import Screen
 from pytest_smol.sharing import SessionShare, Shared
 from pytest_smol.snapshots import Origin, Snapshot, key_of, seal
+from pytest_smol.terminal import TALK, Terminal
 from pytest_smol.virtiofs.view import View
 from pytest_smol.wire import FROM_GUEST, Decoder, Message, WireError, encode
 
@@ -35,7 +37,10 @@ MIN_COLLECTION_TIME = 600.0
 class Project:
     """What a guest needs to know of the host's run of pytest.
 
-    ``loadgroup`` tells that pytest-xdist distributes by ``xdist_group`` marks.
+    ``loadgroup`` tells that pytest-xdist distributes by ``xdist_group`` marks, ``files``
+    what a guest is to send home beside reports, ``screen`` what its plugins write to,
+    ``uncaptured`` that what tests print is shown as it comes, and ``plugins`` the modules
+    of the host's plugins.
     """
 
     args: tuple[str, ...]
@@ -45,6 +50,10 @@ class Project:
     sys_path: tuple[str, ...]
     env: dict[str, str]
     loadgroup: bool = False
+    files: Message = field(default_factory=dict)
+    screen: Message = field(default_factory=dict)
+    uncaptured: bool = False
+    plugins: tuple[str, ...] = ()
 
     def view(self, base: View) -> View:
         """What this project adds to what a guest sees."""
@@ -74,7 +83,11 @@ class Project:
             "groups": [0] if root else os.getgroups(),
             "umask": umask,
             "drop_caches": False,
+            "screen": self.screen,
+            "uncaptured": self.uncaptured,
+            "plugins": list(self.plugins),
             "loadgroup": self.loadgroup,
+            "files": self.files,
             "fresh": fresh_identity(),
         }
 
@@ -104,7 +117,9 @@ class Collected:
     deselected: list[int] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[Message] = field(default_factory=list)
+    asides: list[Message] = field(default_factory=list)
+    header: list[str] = field(default_factory=list)
+    closing: bool = False
     collecting: str = ""
     usage: list[str] = field(default_factory=list)
     stop: Stop | None = None
@@ -118,8 +133,10 @@ class Collected:
             self.collecting = message["nodeid"]
         elif kind == "collect_report":
             self.reports.append(message["data"])
-        elif kind == "warning":
-            self.warnings.append(message)
+        elif kind in ("warning", "suite_property"):
+            self.asides.append(message)
+        elif kind == "header":
+            self.header = [str(line) for line in message["lines"]]
         elif kind == "usage_error":
             self.usage = [str(line) for line in message["lines"]]
         elif kind == "stop":
@@ -127,9 +144,20 @@ class Collected:
         elif kind == "collected":
             self.order, self.deselected = message["items"], message["deselected"]
             self.lines = [str(line) for line in message["lines"]]
+            self.closing = message["closing"]
+        elif kind == "screen":
+            return False  # it was shown when it came
         else:
             raise ProtocolError(f"the guest sent a {kind!r} message while it collected")
         return bool(kind == "collected")
+
+
+def _show(message: Message, screen: Screen) -> None:
+    """Show what a plugin writes; what follows the lines for the header is held back until it was shown."""
+    if message["type"] == "screen":
+        screen.report(message)
+    elif message["type"] == "header":
+        screen.hold()
 
 
 class GuestSession:
@@ -148,31 +176,33 @@ class GuestSession:
         flavour: Flavour,
         reports: ReportBuilder,
         share: SessionShare | None = None,
+        terminal: Terminal | None = None,
     ) -> None:
         self._factory = factory
         self._project = project
         self._flavour = flavour
         self._share = share
+        self._terminal = terminal
         self._said: list[bytes] = []
         self.collected = Collected(NodeTable(reports.clean))
 
-    def start(self, timeout: float, on_output: OutputSink | None = None) -> None:
+    def start(self, timeout: float, screen: Screen | None = None) -> None:
         """Bring the guest from the base snapshot to the one that forks are made of.
 
         Raises :class:`SessionEnded` when the guest's pytest gives up, and
         :class:`MachineError` (with the console as evidence) when the machine does.
         """
         if self._share is not None:
-            self._start_shared(self._share, timeout, on_output)
+            self._start_shared(self._share, timeout, screen)
             return
         directory = self._factory.directory / f"session-{self._flavour.memory}-{self._flavour.user}"
         directory.mkdir()
-        self.snapshot = self._make(directory, timeout, on_output)
+        self.snapshot = self._make(directory, timeout, screen)
 
-    def _start_shared(self, share: SessionShare, timeout: float, on_output: OutputSink | None) -> None:
+    def _start_shared(self, share: SessionShare, timeout: float, screen: Screen | None) -> None:
         def build(directory: Path) -> Shared:
             try:
-                snapshot = self._make(directory, timeout, on_output)
+                snapshot = self._make(directory, timeout, screen)
             except MachineError as error:
                 return Shared(b"".join(self._said), failure=error)
             except SessionEnded as ended:
@@ -207,16 +237,16 @@ class GuestSession:
         except WireError as error:
             raise ProtocolError(f"what the guest said cannot be read again: {error}") from error
 
-    def _make(self, directory: Path, timeout: float, on_output: OutputSink | None) -> Snapshot:
+    def _make(self, directory: Path, timeout: float, screen: Screen | None) -> Snapshot:
         """Make the snapshot in ``directory``."""
         base, self.origin = self._factory.base(self._flavour.memory, directory)
         view = self._project.view(self._factory.view)
         order = self._project.order(self._flavour.user)
         order["drop_caches"] = base.tree.outdated(self._factory.view, view)
-        machine = self._factory.resume(base, view, on_output)
+        machine = self._factory.resume(base, view, screen.output if screen is not None else None)
         try:
             machine.send(order)
-            self._collect(machine, time.monotonic() + max(timeout, MIN_COLLECTION_TIME))
+            self._collect(machine, time.monotonic() + max(timeout, MIN_COLLECTION_TIME), screen)
             base.state.unlink()
             tree = machine.freeze(base.state)
         except MachineError as error:
@@ -227,13 +257,18 @@ class GuestSession:
             self._factory.retire(machine)
         return seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
 
-    def _collect(self, machine: Machine, deadline: float) -> None:
+    def _collect(self, machine: Machine, deadline: float, screen: Screen | None) -> None:
         while True:
             message = machine.receive(deadline)
+            if message["type"] in TALK and self._terminal is not None:
+                deadline += self._terminal.serve(machine, message)
+                continue
             if message["type"] == "exit":
                 machine.drain()
                 output = machine.output["stderr"].text(1000)
                 raise SessionEnded(message["status"], self.collected, output)
+            if screen is not None:
+                _show(message, screen)
             if self._share is not None:
                 self._note(message)
             if self.collected.take(message):

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from pytest_smol.wire import Message
+from pytest_smol.wire import MARKER, Message
 
-__all__ = ["Interleaver", "marker_of"]
+__all__ = ["Interleaver"]
 
 #: Takes the name of a stream and bytes of it.
 Show = Callable[[str, bytes], None]
@@ -24,20 +24,14 @@ Show = Callable[[str, bytes], None]
 MOST_HELD = 1 << 20
 
 
-def marker_of(token: str) -> bytes:
-    """The marker that is made of ``token``, as guest/streams.py makes it."""
-    return f"\x1e{token}\x1e".encode()
-
-
 class Interleaver:
     """Output and messages in; both out in the guest's order.
 
-    Feed messages before the output that was read after them. ``marker`` may
-    be set at any time; without one, output is due when it comes.
+    Feed messages before the output that was read after them. While a guest
+    writes no markers, its output is due when it comes.
     """
 
     def __init__(self) -> None:
-        self.marker = b""
         #: Those that wait to be taken.
         self.messages: deque[Message] = deque()
         self._streams: dict[str, _Stream] = {}
@@ -49,7 +43,7 @@ class Interleaver:
     def output(self, name: str, data: bytes) -> bytes:
         """Take output of the stream ``name``; gives the part of it that is no marker."""
         stream = self._streams.setdefault(name, _Stream())
-        return stream.add(data, self.marker)
+        return stream.add(data)
 
     def next(self, show: Show) -> Message | None:
         """The next message, None if there is none; ``show`` is given the output that comes before it."""
@@ -77,14 +71,9 @@ class _Stream:
         self._unfinished = b""
         self._held = 0
 
-    def add(self, data: bytes, marker: bytes) -> bytes:
-        data = self._unfinished + data
-        self._unfinished = b""
-        if not marker:
-            self._append(data)
-            return data
-        *whole, last = data.split(marker)
-        kept = _start_of(marker, last)
+    def add(self, data: bytes) -> bytes:
+        *whole, last = (self._unfinished + data).split(MARKER)
+        kept = _start_of_marker(last)
         self._unfinished = last[len(last) - kept :]
         texts = [*whole, last[: len(last) - kept]]
         for number, text in enumerate(texts):
@@ -119,7 +108,7 @@ class _Stream:
         self._unfinished, self._held = b"", 0
 
 
-def _start_of(marker: bytes, text: bytes) -> int:
-    """How many bytes at the end of ``text`` may be the start of a ``marker``."""
-    at = text.rfind(marker[:1], max(0, len(text) - len(marker) + 1))
-    return len(text) - at if at >= 0 and marker.startswith(text[at:]) else 0
+def _start_of_marker(text: bytes) -> int:
+    """How many bytes at the end of ``text`` may be the start of a marker."""
+    at = text.rfind(MARKER[:1], max(0, len(text) - len(MARKER) + 1))
+    return len(text) - at if at >= 0 and MARKER.startswith(text[at:]) else 0

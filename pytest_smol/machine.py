@@ -6,7 +6,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,6 +34,9 @@ _QEMU_TIMEOUT = 60.0
 
 #: How long to wait for QEMU to end by itself after its connections closed, in seconds.
 _LAST_WORDS = 5.0
+
+#: The longest that poll(2) is asked to wait at once, in seconds.
+_LONGEST_WAIT = 86400.0
 
 #: How often one stream is read before the others have their turn; holds the largest frame.
 _MOST_READS = 2 * (MAX_FRAME >> 16)
@@ -77,9 +80,14 @@ class Machine:
         self.output = {"stdout": Tail(), "stderr": Tail()}
         self.tree = tree
         self._on_output = on_output
-        #: Puts messages and output into their order, once it knows the guest's marker.
+        #: Puts messages and output into their order.
         self.interleaver = Interleaver()
         self._decoders = {"control": Decoder(FROM_GUEST), "lifecycle": Decoder(FROM_GUEST)}
+        #: Takes what comes over the port ``terminal``.
+        self.on_terminal: Callable[[bytes], None] = lambda data: None
+        #: What is around each call of ``on_output``.
+        self.around_output: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._watched: dict[int, Callable[[], None]] = {}
         self._died: Message | None = None
         self._ended = False
         with ExitStack() as stack:
@@ -191,13 +199,36 @@ class Machine:
             if self._died or self._ended:
                 raise self._death()
             left = deadline - time.monotonic()
-            if left <= 0 or not self._take(left):
+            if left <= 0:
                 raise MachineTimeout("no answer came from the guest in time")
+            self._take(min(left, _LONGEST_WAIT))
         return message
+
+    def watch(self, fd: int, events: int, ready: Callable[[], None]) -> None:
+        """Call ``ready`` while it is waited for the machine and ``fd`` has one of poll(2)'s ``events``."""
+        self._watched[fd] = ready
+        self._poll.register(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """Watch ``fd`` no longer; idempotent."""
+        if self._watched.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def attend(self) -> None:
+        """Wait until anything happens, to the machine or to what is watched. Raises :class:`MachineDied`."""
+        if self._died or self._ended:
+            raise self._death()
+        self._take(_LONGEST_WAIT)
+
+    @property
+    def terminal(self) -> socket.socket:
+        """The port ``terminal``; it does not block."""
+        return self._sockets["terminal"]
 
     def _show(self, name: str, data: bytes) -> None:
         if self._on_output is not None:
-            self._on_output(name, data)
+            with self.around_output():
+                self._on_output(name, data)
 
     def last_words(self, lines: int = 40) -> str:
         """The last ``lines`` of the console and of the test process's streams."""
@@ -221,10 +252,11 @@ class Machine:
             self._take(0)
         self.interleaver.flush(self._show)
 
-    def _take(self, timeout: float) -> bool:
-        """Wait for anything to arrive and take it all; False if nothing did."""
-        if not self._poll.poll(timeout * 1000):
-            return False
+    def _take(self, timeout: float) -> None:
+        """Wait for anything to arrive and take it all."""
+        ready = self._poll.poll(timeout * 1000)
+        if not ready:
+            return
         if self.mount.failure is not None:
             raise self.mount.failure
         # The last words of a dying machine count, so every source is read before the verdict. Messages come
@@ -232,7 +264,9 @@ class Machine:
         alive = [self._take_from(name, self._sockets[name]) for name in sorted(self._sockets, key=_read_late)]
         if not all([self.qmp.receive(), *alive]):
             self._ended = True
-        return True
+        for fd, _ in ready:
+            if fd in self._watched:
+                self._watched[fd]()
 
     def _take_from(self, name: str, sock: socket.socket) -> bool:
         # Bounded, so that a guest that floods a stream cannot keep us from its deadline.
@@ -253,6 +287,8 @@ class Machine:
             self.console.add(data)
         elif name in self.output:
             self.output[name].add(self.interleaver.output(name, data))
+        elif name == "terminal":
+            self.on_terminal(data)
         else:
             self._decode(name, data)
 

@@ -58,6 +58,10 @@ def pytest_load_initial_conftests(
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marker.DESCRIPTION)
+    if config.getoption("smol_show_writes") and not _in_guest():
+        from pytest_smol.homecoming import WrittenPaths
+
+        config.pluginmanager.register(WrittenPaths(), "smol-written-paths")
     if _in_guest():
         return
     try:
@@ -114,6 +118,7 @@ class HostPlugin:
         """Start what this run, or these ``items``, need; the run ends where the host cannot."""
         from pytest_smol.guestsession import SessionEnded
         from pytest_smol.signals import graceful_end
+        from pytest_smol.summary import SummaryPlugin
 
         self._exits.enter_context(graceful_end())
         try:
@@ -121,6 +126,9 @@ class HostPlugin:
             self._session = self._make_session()
             self._session.adopt(items, self._runs_in_vm)
             self._session.start()
+            mixed = not self._settings.everything
+            plugin = SummaryPlugin(self._config, self._session, mixed)
+            self._config.pluginmanager.register(plugin, "smol-summary")
         except SmolError as error:
             self._role.give_up(pytest.UsageError(str(error)))
         except SessionEnded as ended:
@@ -171,8 +179,8 @@ class HostPlugin:
             reporter.ensure_newline()
             reporter.write_line(f"smol: {text}")
 
-    def pytest_report_header(self) -> str | None:
-        return self._session.describe() if self._session is not None else None
+    def pytest_report_header(self) -> list[str]:
+        return [self._session.describe(), *self._session.header_lines] if self._session is not None else []
 
     # --- collect --------------------------------------------------------------------------
 
@@ -246,12 +254,24 @@ class HostPlugin:
         return True
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: Any) -> None:
-        """Do what this hook did to a report in the guest, as late as at home."""
+    def pytest_report_teststatus(self, report: Any) -> Any:
+        """Do what this hook did to a report in the guest, as late as at home, and show what it gave there."""
         if hasattr(report, "smol_status"):
             report.outcome, report.longrepr = report.smol_status
+        return getattr(report, "smol_teststatus", None)
 
     # --- end ------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, None, None]:
+        """Let plugins end the run with what they gathered in guests."""
+        if self._session is None:
+            return (yield)
+        self._session.homecoming.finish()
+        try:
+            return (yield)
+        finally:
+            self._session.homecoming.finished()
 
     def pytest_unconfigure(self) -> None:
         if self._session is not None:

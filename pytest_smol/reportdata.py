@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from _pytest._io import TerminalWriter
+
 __all__ = ["COLLECT_REPORT", "TEST_REPORT", "checked"]
 
 #: Takes a value and the function that cleans text; gives the value to use or raises ValueError.
@@ -91,6 +93,30 @@ def _record(**fields: Shape) -> Shape:
     return check
 
 
+#: The most characters of a word that stands for an outcome.
+_MOST_STATUS = 100
+
+
+def _word(value: Any, clean: Callable[[str], str]) -> str:
+    return _text(value, clean).replace("\n", " ")[:_MOST_STATUS]
+
+
+def _markup(value: Any, clean: Callable[[str], str]) -> dict[str, bool]:
+    """The names that pytest's TerminalWriter knows; for any other it raises."""
+    if not isinstance(value, dict):
+        raise ValueError("markup is an object")
+    return {name: bool(on) for name, on in value.items() if name in TerminalWriter._esctable}
+
+
+def _status(value: Any, clean: Callable[[str], str]) -> tuple[Any, ...]:
+    """What ``pytest_report_teststatus`` gives: category, letter, and a word or a word with its markup."""
+    marked = isinstance(value, list) and len(value) == 3 and isinstance(value[2], list)
+    status: tuple[Any, ...] = _tuple_of(_word, _word, _tuple_of(_word, _markup) if marked else _word)(
+        value, clean
+    )
+    return status
+
+
 def _properties(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"an object is expected, not {type(value).__name__}")
@@ -167,6 +193,7 @@ COLLECT_REPORT: Mapping[str, Shape] = {
 _OPTIONAL: Mapping[str, Shape] = {
     "wasxfail": _text,
     "smol_status": _tuple_of(_one_of("failed"), _text),  # ours: what pytest_report_teststatus makes of it
+    "smol_teststatus": _status,  # ours: what this hook of a plugin that only the guest has gives
     "smol_shown": _flag,  # ours: longrepr is what an object would have shown, and no text at home
     "rerun": _integer,
     "_report_type": _one_of("SubTestReport"),

@@ -52,7 +52,7 @@ class ReportBuilder:
     """
 
     def __init__(self, config: pytest.Config, colour: bool | None = None) -> None:
-        self._config = config
+        self.config = config
         self._sent = colour is not None
         self._colour = has_colour(config) if colour is None else colour
 
@@ -90,8 +90,8 @@ class ReportBuilder:
         # pytest takes a text or skip that contains its words for an exception's parts for an exception.
         plain = None if isinstance(report["longrepr"], dict) else report.pop("longrepr")
         shown = report.pop("smol_shown", False)
-        hook = self._config.hook.pytest_report_from_serializable
-        built = hook(config=self._config, data={"longrepr": None, **report})
+        hook = self.config.hook.pytest_report_from_serializable
+        built = hook(config=self.config, data={"longrepr": None, **report})
         if plain is not None:
             built.longrepr = _Shown(plain) if shown else plain
         return built
@@ -150,7 +150,7 @@ class ReportBuilder:
         # With a line given, warnings does not read one from the file that the guest names.
         caught = warnings.WarningMessage(category(text), category, filename, message["lineno"], line=line)
         when = message["when"] if message["when"] in ("config", "collect", "runtest") else "runtest"
-        self._config.hook.pytest_warning_recorded.call_historic(
+        self.config.hook.pytest_warning_recorded.call_historic(
             kwargs={
                 "warning_message": caught,
                 "when": when,

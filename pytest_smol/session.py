@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import codecs
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NoReturn
 
 import pytest
 
+from pytest_smol.closing import Closing, plugin_modules
 from pytest_smol.errors import MachineError, ProtocolError, SmolError, SnapshotError
 from pytest_smol.factory import MachineFactory
 from pytest_smol.grouprun import GroupRun, Stop
 from pytest_smol.groups import Flavour, Placement, Step, flavour_of, placement, steps
 from pytest_smol.guestsession import Collected, GuestSession, Project, SessionEnded
+from pytest_smol.homecoming import Homecoming
 from pytest_smol.marker import Mark, marker_arguments, marks_of, place
 from pytest_smol.nodes import GuestCollector, GuestItem, stand_in
 from pytest_smol.options import Settings
+from pytest_smol.relay import Relay
 from pytest_smol.reports import ReportBuilder
 from pytest_smol.resources import require_part
 from pytest_smol.sharing import Part
+from pytest_smol.screen import Screen
+from pytest_smol.terminal import Terminal
 
 __all__ = ["SmolSession", "VmTest"]
 
@@ -28,14 +32,14 @@ __all__ = ["SmolSession", "VmTest"]
 class VmTest:
     """A test that runs in a VM: where it belongs and how long it may take, in seconds."""
 
-    def __init__(self, item: pytest.Item, settings: Settings) -> None:
+    def __init__(self, item: pytest.Item, settings: Settings, least: str = "test") -> None:
         marks = _marks(item)
         arguments = marker_arguments(item.nodeid, marks)
         boundaries = _boundaries(item)
         if marks:
             boundaries[marks[0].place] = marks[0].nodeid
         self.item = item
-        self.placement = placement(boundaries, marks[0].place if marks else None, arguments, settings)
+        self.placement = placement(boundaries, marks[0].place if marks else None, arguments, settings, least)
         self.timeout = arguments.timeout or settings.timeout
 
 
@@ -72,13 +76,21 @@ class SmolSession:
         progress: Callable[[str], None],
         part: Part | None = None,
     ) -> None:
+        self._config = config
         self._settings = settings
         self._part = part or Part()
-        self._project = project
         self._reports = ReportBuilder(config, self._part.colour)
-        self._uncaptured = config.getoption("capture", "fd") != "fd"
-        utf8 = codecs.getincrementaldecoder("utf-8")
-        self._decoders = {name: utf8("replace") for name in ("stdout", "stderr")}
+        self.homecoming = Homecoming(config, settings, project.rootdir, self._reports.clean)
+        self.screen = Screen(config, self._reports.clean)
+        self._project = replace(
+            project,
+            files=self.homecoming.order(),
+            screen=self.screen.facts(),
+            uncaptured=self.screen.uncaptured,
+            plugins=plugin_modules(config),
+        )
+        self._terminal = Terminal(config)
+        self._relay = Relay(self._reports, self.screen)
         self.factory = MachineFactory(settings, progress, self._part.directory)
         self._guests: dict[Flavour, GuestSession] = {}
         self._failures: dict[Flavour, SmolError] = {}
@@ -104,11 +116,17 @@ class SmolSession:
         if flavour in self._failures:
             raise self._failures[flavour]
         if flavour not in self._guests:
-            guest = GuestSession(self.factory, self._project, flavour, self._reports, self._part.share)
+            guest = GuestSession(
+                self.factory, self._project, flavour, self._reports, self._part.share, self._terminal
+            )
             self._guests[flavour] = guest
             require_part(flavour.memory, self._part.memory)
             try:
-                guest.start(self._settings.timeout, self._echo)
+                guest.start(self._settings.timeout, self._screen_of(flavour))
+            except SessionEnded as ended:
+                if not (ended.lines or ended.stop):  # else its output comes after the header
+                    self.screen.release()
+                raise
             except (MachineError, SnapshotError) as error:
                 self._failures[flavour] = error
                 raise
@@ -130,17 +148,9 @@ class SmolSession:
     def _default_flavour(self) -> Flavour:
         return flavour_of(self._settings)
 
-    def _echo(self, name: str, data: bytes) -> None:
-        """Show what the guest's pytest does not capture, as it comes.
-
-        On standard output that is what its plugins show on the terminal
-        (``--setup-show``). Standard error is for ``-s`` and its like alone: else it holds
-        the last words of a crash, which its report quotes.
-        """
-        if name == "stdout" or self._uncaptured:
-            stream = getattr(sys, name)
-            stream.write(self._reports.clean(self._decoders[name].decode(data)))
-            stream.flush()
+    def _screen_of(self, flavour: Flavour) -> Screen | None:
+        """Where is shown what a guest of ``flavour`` writes while it collects: only the first to do so."""
+        return self.screen if self._settings.everything and flavour == self._default_flavour else None
 
     # --- collect --------------------------------------------------------------------------
 
@@ -149,19 +159,20 @@ class SmolSession:
 
         A machine that goes wrong meanwhile is one collection error.
         """
+        self.screen.release()
         try:
             collected = self.open_guest(self._default_flavour).collected
         except MachineError as error:
             where = self._guests[self._default_flavour].collected.collecting
             self._report_failed_collection(session, where, error)
             return
-        self._relay(session, collected)
+        self._report_collected(session, collected)
 
-    def _relay(self, session: pytest.Session, collected: Collected) -> None:
+    def _report_collected(self, session: pytest.Session, collected: Collected) -> None:
         """Report to ``session`` what was ``collected``."""
         items, collectors = collected.nodes.build(session)
-        for warning in collected.warnings:
-            self._reports.relay_warning(warning)
+        for message in collected.asides:
+            self._relay.take(message)
         for report in _collector_reports(items, collectors):
             session.config.hook.pytest_collectreport(report=report)
         for data in collected.reports:
@@ -172,7 +183,8 @@ class SmolSession:
 
     def end_collection(self, session: pytest.Session, ended: SessionEnded) -> NoReturn:
         """Report what the guest collected before it ``ended``, and end ``session`` likewise."""
-        self._relay(session, self._guests[self._default_flavour].collected)
+        self.screen.release()
+        self._report_collected(session, self._guests[self._default_flavour].collected)
         session.testscollected = len(session.items)
         session.config.hook.pytest_collection_finish(session=session)
         if ended.stop is not None:
@@ -189,6 +201,12 @@ class SmolSession:
         guest = self._guests.get(self._default_flavour)
         return [self._reports.clean(line) for line in guest.collected.lines] if guest is not None else []
 
+    @property
+    def header_lines(self) -> list[str]:
+        """What the guest's own plugins have for pytest's header."""
+        guest = self._guests.get(self._default_flavour) if self._settings.everything else None
+        return [self._reports.clean(line) for line in guest.collected.header] if guest is not None else []
+
     def _report_failed_collection(self, session: pytest.Session, where: str, error: SmolError) -> None:
         report = pytest.CollectReport(
             self._reports.clean(where), "failed", self._reports.clean(str(error)), None
@@ -203,7 +221,7 @@ class SmolSession:
         """
         self._items = list(items)
         for item in filter(chosen, items):
-            test = self._tests[item] = VmTest(item, self._settings)
+            test = self._tests[item] = VmTest(item, self._settings, self.homecoming.boundary)
             self._members.setdefault(test.placement, []).append(item)
 
     # --- run ------------------------------------------------------------------------------
@@ -253,8 +271,11 @@ class SmolSession:
                 guest.snapshot,
                 steps(self._members[where], self._items, numbers) if worker is None else [],
                 self._reports,
-                self._echo,
+                self.screen.output,
+                self._relay,
                 worker,
+                homecoming=self.homecoming,
+                terminal=self._terminal,
             )
         return self._runs[where]
 
@@ -273,9 +294,30 @@ class SmolSession:
             self._numbers[flavour] = dict(zip(self._items, matched, strict=True))
         return self._numbers[flavour]
 
+    # --- end ------------------------------------------------------------------------------
+
+    def knows(self, nodeid: str) -> bool:
+        """Whether the test ``nodeid`` runs in a VM."""
+        return nodeid in self._nodeids
+
+    @cached_property
+    def _nodeids(self) -> set[str]:
+        return {item.nodeid for item in self._tests}
+
+    @cached_property
+    def closing(self) -> Closing | None:
+        """Where the run ends for plugins that only the guest has, None where it has none with an end."""
+        guest = self._guests.get(self._default_flavour)
+        if guest is None or not self._settings.everything or not guest.collected.closing:
+            return None
+        return Closing(
+            self._config, self.factory, guest.snapshot, self._relay, self.screen, self._settings.timeout
+        )
+
     def close(self) -> None:
         """Kill every machine and remove every file of the run; idempotent."""
         self.factory.close()
+        self.homecoming.close()
 
 
 def _collector_reports(

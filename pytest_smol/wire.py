@@ -15,10 +15,23 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-__all__ = ["FROM_GUEST", "MAX_FRAME", "TO_GUEST", "Decoder", "Message", "WireError", "encode"]
+__all__ = [
+    "FROM_GUEST",
+    "MARKER",
+    "MAX_FRAME",
+    "TO_GUEST",
+    "TO_TERMINAL",
+    "Decoder",
+    "Message",
+    "WireError",
+    "encode",
+]
 
 #: The largest frame either side accepts, in bytes of JSON.
 MAX_FRAME = 16 << 20
+
+#: What a guest writes to its standard output, and error, before each message: only there it makes sense.
+MARKER = b"\x1esmol:7d5c2a9be1f04386\x1e"
 
 #: The longest integer literal accepted, in digits (64 bits and a sign need 20).
 _MAX_DIGITS = 20
@@ -47,17 +60,35 @@ TO_GUEST: Mapping[str, _Fields] = {
         "groups": (list,),
         "umask": (int,),
         "drop_caches": (bool,),
+        "screen": (dict,),
+        "uncaptured": (bool,),
+        "plugins": (list,),
         "loadgroup": (bool,),
+        "files": (dict,),
         "fresh": (dict,),
     },
     "worker": {"input": (dict,)},
     "run": {"steps": (list,), "failed": (int,), "fresh": (dict,)},
     "more": {"steps": (list,)},
+    "close": {"fresh": (dict,), "failed": (int,)},
+    "replay": {"reports": (list,), "warnings": (list,)},
+    "phase": {"name": (str,), "exitstatus": (int,)},
+    "terminal": {"tty": (bool,), "rows": (int,), "columns": (int,)},
+    "line": {"text": (str,)},
+}
+
+#: Host to guest over the port ``terminal``: what the user types (a character for each byte) and resizes.
+TO_TERMINAL: Mapping[str, _Fields] = {
+    "typed": {"text": (str,)},
+    "resize": {"rows": (int,), "columns": (int,)},
 }
 
 #: Guest to host. ``died`` comes from the guest's PID 1, all else from the runner.
 FROM_GUEST: Mapping[str, _Fields] = {
     "ready": {"python": (str,)},
+    "header": {"lines": (list,)},
+    "screen": {"text": (str,), "fresh_line": (bool,)},
+    "suite_property": {"name": (str,), "value": (str,)},
     "collecting": {"nodeid": (str,)},
     "nodes": {"rows": (list,)},
     "collect_report": {"data": (dict,)},
@@ -71,16 +102,25 @@ FROM_GUEST: Mapping[str, _Fields] = {
         "nodeid": (str,),
         "location": (list, _NULL),
     },
-    "collected": {"items": (list,), "deselected": (list,), "lines": (list,)},
+    "collected": {"items": (list,), "deselected": (list,), "lines": (list,), "closing": (bool,)},
     "fresh": {},
     "start": {"index": (int,)},
     "finish": {"index": (int,)},
     "report": {"index": (int,), "data": (dict,)},
+    "file": {"path": (str,), "data": (str,), "last": (bool,), "executable": (bool,)},
+    "unsent": {"path": (str,), "reason": (str,)},
+    "writes": {"paths": (list,), "more": (int,)},
+    "state": {"plugin": (str,), "data": (dict,)},
     "stop": {"kind": (str,), "reason": (str,), "returncode": (int, _NULL)},
     "done": {},
+    "replayed": {},
+    "closed": {"exitstatus": (int,)},
     "usage_error": {"lines": (list,)},
     "exit": {"status": (int,)},
     "died": {"status": (int, _NULL), "signal": (int, _NULL)},
+    "terminal": {"open": (bool,)},
+    "input": {},
+    "pdb_shown": {},
 }
 
 

@@ -16,16 +16,29 @@ ROOT = Path(__file__).parent.parent
 #: From top to bottom: a module imports only what stands in a later row, or its own package.
 LAYERS = (
     ("plugin", "cli"),
+    ("summary",),
     ("session", "doctor", "signals", "distribution"),
-    ("guestsession",),
+    ("guestsession", "closing"),
     ("grouprun",),
-    ("factory", "sharing"),
-    ("machine", "snapshots", "image", "guest"),
-    ("groups", "nodes", "reports", "bootfiles"),
-    ("marker", "qemu", "qmp", "process", "rundir", "resources", "cache", "host_paths", "kernel_package"),
-    ("options", "accel", "kernel", "reportdata", "virtiofs", "interleave"),
+    ("factory", "sharing", "terminal"),
+    ("machine", "snapshots", "image", "guest", "relay"),
+    ("groups", "nodes", "reports", "bootfiles", "homecoming"),
+    (
+        "marker",
+        "qemu",
+        "qmp",
+        "process",
+        "rundir",
+        "resources",
+        "cache",
+        "host_paths",
+        "kernel_package",
+        "adaptors",
+    ),
+    ("options", "accel", "kernel", "reportdata", "virtiofs", "interleave", "screen"),
     ("guestwarnings",),
-    ("errors", "interpreter", "kvm", "text", "user", "wire", "cpio", "postmortem"),
+    ("artifacts", "syrupydata"),
+    ("errors", "interpreter", "kvm", "text", "user", "wire", "cpio", "postmortem", "usage"),
 )
 
 #: What imports nothing of ours, so that both sides and every test can use it.

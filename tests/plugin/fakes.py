@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from pytest_smol.options import Settings
 from pytest_smol.qemu import PORTS, Emulator, Hardware
 from pytest_smol.rundir import RunDirectory
 from pytest_smol.snapshots import Origin, Snapshot
+from pytest_smol.usage import Usage
 from pytest_smol.virtiofs.state import TreeState
 from pytest_smol.virtiofs.tree import Tree
 from pytest_smol.virtiofs.view import View
@@ -266,6 +268,7 @@ class FakeFactory(MachineFactory):
             self._stack = stack.pop_all()
         self.view = _base_view()
         self.forks = 0
+        self.usage = Usage()
 
     def _note_closed(self) -> None:
         self._record.closed += 1
@@ -288,7 +291,9 @@ class FakeFactory(MachineFactory):
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> FakeMachine:
         self.forks += 1
         guest = self._fork_guests.pop(0) if self._fork_guests else self._frozen[snapshot.state]
+        begin = time.monotonic()
         machine = self._made(guest, snapshot, on_output)
+        self.usage.forked(machine, begin)
         self._record.forks.append(machine)
         self._record.snapshots.append(snapshot)
         return machine

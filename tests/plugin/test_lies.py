@@ -51,7 +51,10 @@ LIES: dict[str, Says] = {
     "call before setup and back": [FRESH, START, report("call"), report("setup")],
     "setup twice": [FRESH, START, report("setup"), report("setup")],
     "done without a word": [FRESH, START, {"type": "done"}],
-    "collected once more": [FRESH, {"type": "collected", "items": [], "deselected": [], "lines": []}],
+    "collected once more": [
+        FRESH,
+        {"type": "collected", "items": [], "deselected": [], "lines": [], "closing": False},
+    ],
     "bytes": [FRESH, b"\xff\xff\xff\xff and more"],
     "an unknown message": [FRESH, {"type": "give me root"}],
     "a field too many": [FRESH, {"type": "start", "index": 0, "more": 1}],
@@ -150,8 +153,12 @@ def test_a_guest_that_dies_before_it_says_a_word(lab: Lab) -> None:
 
 BAD_SESSIONS: dict[str, Says] = {
     "a test message": [START],
-    "an order of tests that it has not": [{"type": "collected", "items": [3], "deselected": [], "lines": []}],
-    "an order of no numbers": [{"type": "collected", "items": ["x"], "deselected": [], "lines": []}],
+    "an order of tests that it has not": [
+        {"type": "collected", "items": [3], "deselected": [], "lines": [], "closing": False}
+    ],
+    "an order of no numbers": [
+        {"type": "collected", "items": ["x"], "deselected": [], "lines": [], "closing": False}
+    ],
     "nodes of nothing": [{"type": "nodes", "rows": [{}]}],
     "bytes": [b"\xff\xff\xff\xff"],
     "death": [{"type": "died", "status": 1, "signal": None}],

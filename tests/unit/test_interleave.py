@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_smol.interleave import MOST_HELD, Interleaver, marker_of
-
-MARKER = marker_of("0123456789abcdef")
+from pytest_smol.interleave import MOST_HELD, Interleaver
+from pytest_smol.wire import MARKER
 
 #: What a guest does: a number is a message, text is output of a stream.
 Deeds = list[Any]
@@ -20,9 +19,8 @@ Deeds = list[Any]
 class Taker:
     """Feeds an interleaver and notes what comes out."""
 
-    def __init__(self, marker: bytes = MARKER) -> None:
+    def __init__(self) -> None:
         self.interleaver = Interleaver()
-        self.interleaver.marker = marker
         self.seen: Deeds = []
 
     def show(self, name: str, data: bytes) -> None:
@@ -91,12 +89,6 @@ def test_output_is_due_at_once_while_no_marker_comes() -> None:
     assert taker.take_all() == [("stdout", "some")]
     taker.interleaver.output("stdout", b"more")
     assert taker.take_all() == [("stdout", "some\x1emore")]
-
-
-def test_without_a_marker_nothing_is_cut() -> None:
-    taker = Taker(b"")
-    assert taker.interleaver.output("stdout", b"x" + MARKER) == b"x" + MARKER
-    assert taker.take_all() == [("stdout", f"x{MARKER.decode()}")]
 
 
 def test_markers_are_no_output() -> None:

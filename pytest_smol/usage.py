@@ -1,0 +1,35 @@
+"""What a run's machines cost: how many forks, how long a fork took, how long they lived."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+__all__ = ["Usage"]
+
+
+class Usage:
+    """Counts the forks of one run."""
+
+    def __init__(self) -> None:
+        self._forks: list[float] = []
+        self._alive: dict[object, float] = {}
+        self._seconds = 0.0
+
+    def forked(self, machine: object, begin: float) -> None:
+        """Count ``machine``, whose making began at ``begin`` on time.monotonic()'s clock."""
+        self._alive[machine] = time.monotonic()
+        self._forks.append(self._alive[machine] - begin)
+
+    def ended(self, machine: object) -> None:
+        """The life of ``machine`` is over; nothing for one that is no fork, or was over before."""
+        now = time.monotonic()
+        self._seconds += now - self._alive.pop(machine, now)
+
+    def describe(self) -> str:
+        """One line, empty if there was no fork."""
+        if not self._forks:
+            return ""
+        number = len(self._forks)
+        forks = f"{number} fork{'s' if number != 1 else ''}"
+        return f"smol: {forks}, p50 {median(self._forks) * 1000:.0f} ms, {self._seconds:.1f} s in guests"
