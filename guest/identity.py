@@ -11,6 +11,7 @@ import struct
 import sys
 import tempfile
 import time
+from functools import lru_cache
 from typing import Any
 
 # linux/random.h: _IOW('R', 0x03, int[2]) and _IO('R', 0x07).
@@ -25,21 +26,45 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class _Places:
+    """Where an identity is written, opened once: under emulation a fork pays for all it does first.
+
+    Made as root. Raises OSError.
+    """
+
+    def __init__(self) -> None:
+        self.urandom = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
+        self.machine_id = _opened("/etc/machine-id")
+        self.boot_id = _opened("/run/boot_id")
+        # The kernel's own boot_id cannot be written, so another file is mounted over it.
+        if _libc.mount(b"/run/boot_id", _BOOT_ID.encode(), None, MS_BIND, None) != 0:
+            raise OSError(ctypes.get_errno(), "the boot id could not be replaced")
+
+
+def _opened(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+
+
+@lru_cache(maxsize=1)
+def _places() -> _Places:
+    return _Places()
+
+
 def become_distinct(fresh: dict[str, Any]) -> None:
-    """Give this fork its own entropy, clock and names. Raises OSError: no test may run then."""
-    _reseed_kernel(bytes.fromhex(fresh["entropy"]))
+    """Give this machine its own entropy, clock and names. Raises OSError: no test may run then."""
+    places = _places()
+    _reseed_kernel(places.urandom, bytes.fromhex(fresh["entropy"]))
     time.clock_settime_ns(time.CLOCK_REALTIME, int(fresh["time_ns"]))
     socket.sethostname(fresh["hostname"])
-    _write("/etc/machine-id", fresh["machine_id"] + "\n")
-    _set_boot_id(fresh["boot_id"])
+    os.pwrite(places.machine_id, fresh["machine_id"].encode("ascii") + b"\n", 0)
+    os.pwrite(places.boot_id, fresh["boot_id"].encode("ascii") + b"\n", 0)
     _reseed_userspace()
 
 
-def _reseed_kernel(entropy: bytes) -> None:
-    with open("/dev/urandom", "wb", buffering=0) as device:
-        pool = struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy
-        fcntl.ioctl(device, RNDADDENTROPY, pool)
-        fcntl.ioctl(device, RNDRESEEDCRNG)
+def _reseed_kernel(urandom: int, entropy: bytes) -> None:
+    pool = struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy
+    fcntl.ioctl(urandom, RNDADDENTROPY, pool)
+    fcntl.ioctl(urandom, RNDRESEEDCRNG)
 
 
 def _reseed_userspace() -> None:
@@ -54,13 +79,6 @@ def _reseed_userspace() -> None:
 def _write(path: str, text: str) -> None:
     with open(path, "w", encoding="ascii") as file:
         file.write(text)
-
-
-def _set_boot_id(boot_id: str) -> None:
-    """The kernel's own boot_id cannot be written, so another file is mounted over it."""
-    _write("/run/boot_id", boot_id + "\n")
-    if _libc.mount(b"/run/boot_id", _BOOT_ID.encode(), None, MS_BIND, None) != 0:
-        raise OSError(ctypes.get_errno(), "the boot id could not be replaced")
 
 
 def drop_caches() -> None:
