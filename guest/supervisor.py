@@ -1,8 +1,9 @@
 """PID 1 of the guest: starts the runner, reaps what is orphaned, reports how the runner died.
 
-It does nothing else, and holds nothing that a test could need: whatever the
-test process does to itself or to every other process (``kill -9 -1``), the
-kernel protects PID 1, so that the host always hears of it.
+It does nothing else but start what serves a terminal (guest/pump.py), and
+holds nothing that a test could need: whatever the test process does to itself
+or to every other process (``kill -9 -1``), the kernel protects PID 1, so that
+the host always hears of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 
+from pytest_smol.guest.pump import start_pump
 from pytest_smol.wire import encode
 
 _PORTS = "/sys/class/virtio-ports"
@@ -25,8 +31,8 @@ def open_port(name: str) -> int:
     raise LookupError(f"the machine has no virtio-serial port smol.{name}")
 
 
-def start_runner(control: int, stdout: int, stderr: int) -> int:
-    """Fork the process that will run pytest; give its pid."""
+def start_runner(control: int, stdout: int, stderr: int, pumps: socket.socket) -> int:
+    """Fork the process that will run pytest; give its pid. It asks for pumps over the socket ``pumps``."""
     pid = os.fork()
     if pid:
         return pid
@@ -39,20 +45,28 @@ def start_runner(control: int, stdout: int, stderr: int) -> int:
         os.dup2(source, target)
     from pytest_smol.guest import runner
 
-    runner.main(control)
+    runner.main(control, pumps)
     os._exit(0)
 
 
-def watch(runner: int, lifecycle: int, children: int) -> None:
+def watch(
+    runner: int,
+    lifecycle: int,
+    children: int,
+    services: Mapping[int, Callable[[], None]] = MappingProxyType({}),
+) -> None:
     """Serve for ever: reap children, and do the one thing that the host may ask for.
 
     ``children`` becomes readable when a child has ended. Any byte on
     ``lifecycle`` asks for the runner to be aborted, which makes its
-    faulthandler say where it hangs.
+    faulthandler say where it hangs. ``services`` says what else to do when a
+    file descriptor is readable.
     """
     poll = select.poll()
     poll.register(children, select.POLLIN)
     poll.register(lifecycle, select.POLLIN)
+    for fd in services:
+        poll.register(fd, select.POLLIN)
     while True:
         ready = {fd for fd, _ in poll.poll()}
         if lifecycle in ready and os.read(lifecycle, 64):
@@ -60,6 +74,8 @@ def watch(runner: int, lifecycle: int, children: int) -> None:
         if children in ready:
             os.read(children, 4096)
             reap(runner, lifecycle)
+        for fd in ready & services.keys():
+            services[fd]()
 
 
 def reap(runner: int, lifecycle: int) -> None:
@@ -87,8 +103,12 @@ def main() -> None:
     children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    control, lifecycle, stdout, stderr = map(open_port, ("control", "lifecycle", "stdout", "stderr"))
-    watch(start_runner(control, stdout, stderr), lifecycle, children)
+    control, lifecycle, stdout, stderr, terminal = map(
+        open_port, ("control", "lifecycle", "stdout", "stderr", "terminal")
+    )
+    asked, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    services = {asked.fileno(): partial(start_pump, asked, terminal)}
+    watch(start_runner(control, stdout, stderr, asking), lifecycle, children, services)
 
 
 if __name__ == "__main__":

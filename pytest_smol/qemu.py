@@ -22,7 +22,7 @@ OLDEST = (8, 2)
 FS_TAG = "smol"
 
 #: virtio-serial ports by name, in the order in which they stand on the command line.
-PORTS = ("control", "lifecycle", "stdout", "stderr")
+PORTS = ("control", "lifecycle", "stdout", "stderr", "terminal")
 
 #: Chardevs that QEMU inherits as connected sockets: QMP, the console, the ports and virtio-fs.
 CHARDEVS = ("qmp", "console", *PORTS, "fs")

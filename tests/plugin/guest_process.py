@@ -18,21 +18,25 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 from _pytest.cacheprovider import Cache
 
 from pytest_smol.guest import plugin, runner, supervisor
 from pytest_smol.guest.port import Port
+from pytest_smol.guest.pump import start_pump
+from pytest_smol.guest.writes import Layer
 
 #: linux/prctl.h
 PR_SET_PDEATHSIG = 1
 
 #: The descriptors that a fork is given, in this order.
-ROLES = ("control", "lifecycle", "stdout", "stderr", "template")
+ROLES = ("control", "lifecycle", "stdout", "stderr", "terminal", "template")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,9 +48,10 @@ def die_with_parent() -> None:
 class ForkingPort(Port):
     """The runner's port; while the runner waits for a message, its process can be forked."""
 
-    def __init__(self, control: int, template: int) -> None:
+    def __init__(self, control: int, template: int, pumps: socket.socket) -> None:
         super().__init__(control)
         self._template = socket.socket(fileno=template)
+        self._pumps = pumps
 
     def send(self, kind: str, /, **fields: Any) -> None:
         try:
@@ -92,9 +97,14 @@ class ForkingPort(Port):
         children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        asked, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         runner_pid = os.fork()
         if runner_pid:
-            _supervise(runner_pid, fds["lifecycle"], children)
+            services = {asked.fileno(): partial(start_pump, asked, fds["terminal"])}
+            _supervise(runner_pid, fds["lifecycle"], children, services)
+        os.dup2(asking.fileno(), self._pumps.fileno(), inheritable=False)
+        asked.close()
+        asking.close()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         die_with_parent()
@@ -106,9 +116,11 @@ class ForkingPort(Port):
         os.dup2(fds["template"], self._template.fileno(), inheritable=False)
 
 
-def _supervise(runner_pid: int, lifecycle: int, children: int) -> NoReturn:
+def _supervise(
+    runner_pid: int, lifecycle: int, children: int, services: Mapping[int, Callable[[], None]]
+) -> NoReturn:
     try:
-        supervisor.watch(runner_pid, lifecycle, children)
+        supervisor.watch(runner_pid, lifecycle, children, services)
     except BrokenPipeError:  # the runner ended after the host had let go of both
         os._exit(0)
     os._exit(1)
@@ -146,15 +158,18 @@ def _leave_the_host_alone() -> None:
         for module in modules:
             assert hasattr(module, name)
             setattr(module, name, harmless)
+    # There is no layer of changes here: what is to come home is looked for in the project itself.
+    vars(runner)["Layer"] = SimpleNamespace(of=lambda root: Layer(os.open(root, os.O_RDONLY), root))
     Cache.set = lambda self, key, value: None  # type: ignore[method-assign]
 
 
 def main(control: int, template: int) -> NoReturn:
     die_with_parent()
     _leave_the_host_alone()
-    port = ForkingPort(control, template)
+    pumps, _ = socket.socketpair()  # each fork has another that leads to its supervisor
+    port = ForkingPort(control, template, pumps)
     vars(runner)["Port"] = lambda fd: port
-    runner.main(control)
+    runner.main(control, pumps)
     sys.exit("the runner came to its end")
 
 
