@@ -8,6 +8,7 @@ other means in those forks is not known here.
 from __future__ import annotations
 
 import io
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,10 @@ from pytest_smol.guest.own import OwnPlugins
 PHASES = ("pytest_sessionfinish", "pytest_terminal_summary", "pytest_unconfigure")
 
 
+#: What of a report is a tuple, and a list in a message, unless it is text or an object.
+_TUPLES = ("location", "longrepr")
+
+
 class Closing:
     """Ends ``session`` as the host asks; ``reporter`` is the terminal reporter, None if there is none."""
 
@@ -29,6 +34,7 @@ class Closing:
         self._config = session.config
         self._own = own
         self._reporter = reporter
+        self._failure = ""
         self._phases: Mapping[str, Callable[[int], Any]] = {
             "pytest_sessionfinish": self._finish,
             "pytest_terminal_summary": self._summarise,
@@ -40,15 +46,15 @@ class Closing:
         while True:
             order = self._port.receive()
             if order["type"] == "replay":
-                self._replay(order["reports"], order["warnings"])
+                self._failure = self._failure or failure_of(self._replay, order["reports"], order["warnings"])
                 self._port.send("replayed")
             else:
                 self._run_phase(order["name"], order["exitstatus"])
 
     def _run_phase(self, name: str, exitstatus: int) -> None:
         self._session.exitstatus = _exit_code(exitstatus)
-        self._phases[name](exitstatus)
-        self._port.send("closed", exitstatus=int(self._session.exitstatus))
+        failure = self._failure or failure_of(self._phases[name], exitstatus)
+        self._port.send("closed", exitstatus=int(self._session.exitstatus), failure=failure)
 
     # --- what has been --------------------------------------------------------------------
 
@@ -65,6 +71,7 @@ class Closing:
     def _replay(self, reports: list[Any], caught: list[list[Any]]) -> None:
         hook = self._own.hook("pytest_runtest_logreport")
         for data in reports:
+            data.update({key: tuple(data[key]) for key in _TUPLES if isinstance(data[key], list)})
             report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
             if self._reporter is not None:
                 with Quietly(self._reporter):
@@ -87,6 +94,17 @@ class Closing:
         self._own.hook("pytest_unconfigure")(config=self._config)
 
 
+def failure_of(deed: Callable[..., Any], *arguments: Any) -> str:
+    """Do ``deed``; gives the innermost frame and the message of what it raised, empty if nothing."""
+    try:
+        deed(*arguments)
+    except pytest.exit.Exception:
+        raise
+    except Exception as error:
+        return traceback.format_exc(-1).partition("\n")[2] or repr(error)
+    return ""
+
+
 class Quietly:
     """Keeps what ``reporter`` would show from the terminal, for a while."""
 
@@ -104,8 +122,9 @@ class Quietly:
 
 
 def _exit_code(status: int) -> int:
+    """As hooks are given it: a number where all is well, else one of pytest's own where it has one."""
     try:
-        return pytest.ExitCode(status)
+        return pytest.ExitCode(status) if status else 0
     except ValueError:
         return status
 

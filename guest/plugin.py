@@ -123,7 +123,7 @@ class GuestPlugin:
         closing.take_collection(self._failed_collectors, self._deselected)
         try:
             closing.serve()
-        except pytest.exit.Exception as error:
+        except (KeyboardInterrupt, pytest.exit.Exception) as error:
             self._port.send("stop", **_stop(error))
 
     def _send_collection(self, session: pytest.Session) -> None:

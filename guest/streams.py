@@ -10,7 +10,6 @@ from typing import Any
 
 from pytest_smol.wire import MARKER
 
-
 #: The least number for a descriptor of ours.
 _HIGH = 200
 

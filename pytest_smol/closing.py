@@ -82,7 +82,10 @@ class Closing:
             if self._machine is None:
                 self._machine = self._begin(session, reports)
             self._machine.send({"type": "phase", "name": phase, "exitstatus": int(session.exitstatus)})
-            status: int = self._await("closed")["exitstatus"]
+            closed = self._await("closed")
+            if closed["failure"]:
+                raise MachineError(_in_short(closed["failure"]))
+            status: int = closed["exitstatus"]
         except SmolError as error:
             self._give_up(phase, error)
             return None
@@ -106,8 +109,7 @@ class Closing:
             if message["type"] == "stop":
                 self._stopped(Stop(message["kind"], message["reason"], message["returncode"]))
             if message["type"] == "exit":
-                self._machine.drain()
-                raise MachineError(_last_line(self._machine.output["stderr"].text(20)))
+                raise MachineError("pytest in the guest ended")
             if not (self._replaying and message["type"] == "screen") and not self._relay.take(message):
                 raise ProtocolError(f"the guest sent a {message['type']!r} message at the end of the run")
         return message
@@ -168,6 +170,7 @@ def _plain_warning(report: Any) -> list[Any]:
     return [report.message, report.nodeid, filename, lineno]
 
 
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "pytest in the guest ended"
+def _in_short(trace: str) -> str:
+    """A traceback in one line: what went wrong, and where."""
+    lines = trace.strip().splitlines()
+    return f"{lines[-1].strip()} ({lines[0].strip()})"

@@ -49,6 +49,7 @@ DEFAULT_ENV = (
     "COLUMNS",
     "LINES",
     "CI",
+    "BUILD_NUMBER",
     "NO_COLOR",
     "FORCE_COLOR",
     "PY_COLORS",
@@ -132,13 +133,25 @@ class Settings:
     kernel: str | None = None
     qemu: str = "qemu-system-x86_64"
     env: tuple[str, ...] = DEFAULT_ENV
+    hide: tuple[str, ...] = ()
+    show: tuple[str, ...] = ()
+    artifacts: tuple[str, ...] = ()
+    show_writes: bool = False
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
         """The settings of this run. Raises :class:`SettingError` for a value that cannot be."""
         values = {row.name: value for row in _ROWS if (value := _value(config, row)) is not None}
         env = (*DEFAULT_ENV, *config.getini("smol_env"))
-        return cls(everything=bool(config.getoption("smol")), env=env, **values)
+        return cls(
+            everything=bool(config.getoption("smol")),
+            env=env,
+            hide=tuple(config.getini("smol_hide")),
+            show=tuple(config.getini("smol_show")),
+            artifacts=tuple(config.getini("smol_artifacts")),
+            show_writes=bool(config.getoption("smol_show_writes")),
+            **values,
+        )
 
     def guest_environment(self) -> dict[str, str]:
         """The host's variables that a guest may see."""
@@ -160,16 +173,28 @@ def converted(convert: Callable[[Any], Any], value: Any, source: str, remedy: st
         raise SettingError(f"{source}={value!r} is not valid: {error}", remedy=remedy) from None
 
 
+_SHELL = "open a shell in the VM of each test that fails, where it failed"
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Register the flags and ini values of the table."""
     group = parser.getgroup("smol", "tests in microVMs (pytest-smol)")
     group.addoption("--smol", action="store_true", default=False, help="run all tests in microVMs")
+    group.addoption("--smol-shell", action="store_true", default=False, help=_SHELL)
     for row in _ROWS:
         if row.flag:
             flag = f"--smol-{row.name}"
             group.addoption(flag, dest=f"smol_{row.name}", metavar=row.metavar, default=None, help=row.help)
         parser.addini(f"smol_{row.name}", row.help, type="string", default="")
     parser.addini("smol_env", "more environment variables for the guest, by name", type="args", default=[])
+    parser.addini("smol_hide", "more files that no VM sees, as globs", type="args", default=[])
+    parser.addini(
+        "smol_show", "files that VMs see though they look secret, as globs", type="args", default=[]
+    )
+    writes = "list the paths that tests in VMs wrote"
+    group.addoption("--smol-show-writes", action="store_true", default=False, help=writes)
+    artifacts = "files below rootdir, as globs, that tests in VMs may write on the host"
+    parser.addini("smol_artifacts", artifacts, type="linelist", default=[])
 
 
 def leave_to_guest(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:

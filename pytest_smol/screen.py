@@ -27,7 +27,7 @@ def terminal_writer(config: pytest.Config) -> Any:
 
 
 class Screen:
-    """Shows a guest's output and what its plugins write to the terminal; ``clean`` makes text safe to show."""
+    """Shows a guest's output and what its plugins write to the terminal; ``clean`` makes text safe."""
 
     def __init__(self, config: pytest.Config, clean: Callable[[str], str]) -> None:
         self._config = config

@@ -22,8 +22,8 @@ from pytest_smol.options import Settings
 from pytest_smol.relay import Relay
 from pytest_smol.reports import ReportBuilder
 from pytest_smol.resources import require_part
-from pytest_smol.sharing import Part
 from pytest_smol.screen import Screen
+from pytest_smol.sharing import Part
 from pytest_smol.terminal import Terminal
 
 __all__ = ["SmolSession", "VmTest"]

@@ -114,7 +114,7 @@ FROM_GUEST: Mapping[str, _Fields] = {
     "stop": {"kind": (str,), "reason": (str,), "returncode": (int, _NULL)},
     "done": {},
     "replayed": {},
-    "closed": {"exitstatus": (int,)},
+    "closed": {"exitstatus": (int,), "failure": (str,)},
     "usage_error": {"lines": (list,)},
     "exit": {"status": (int,)},
     "died": {"status": (int, _NULL), "signal": (int, _NULL)},
