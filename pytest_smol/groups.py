@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pytest_smol.marker import MarkerArguments
-from pytest_smol.options import Settings
+from pytest_smol.options import SCOPES, Settings
 
 __all__ = ["Flavour", "Placement", "Step", "placement", "steps"]
 
@@ -43,16 +43,20 @@ def flavour_of(settings: Settings, arguments: MarkerArguments | None = None) -> 
 
 
 def placement(
-    boundaries: dict[str, str], place: str | None, arguments: MarkerArguments, settings: Settings
+    boundaries: dict[str, str],
+    place: str | None,
+    arguments: MarkerArguments,
+    settings: Settings,
+    least: str = "test",
 ) -> Placement:
     """Where a test runs.
 
     ``boundaries`` gives the node id of the test's boundary for each scope;
     ``place`` is the scope that the closest marker's place stands for, None
     without a marker. The marker's ``scope`` argument wins over the option,
-    the option over the place, and a module is the default.
+    the option over the place, and a module is the default. No scope is narrower than ``least``.
     """
-    scope = arguments.scope or settings.scope or place or "module"
+    scope = max(arguments.scope or settings.scope or place or "module", least, key=SCOPES.index)
     flavour = flavour_of(settings, arguments)
     return Placement(scope, boundaries[scope], flavour)
 

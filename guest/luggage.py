@@ -1,0 +1,154 @@
+"""What a guest sends home beside reports: files, lists of what tests wrote, and what plugins gathered."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_smol.guest.adaptors import records
+from pytest_smol.guest.writes import Changes, Layer
+
+#: The most of a file that one message carries, in bytes.
+CHUNK = 1 << 20
+
+#: The longest list of writes that is sent of a test; what is more is counted.
+MAX_LISTED = 500
+
+#: What every run of pytest writes.
+_USUAL = ("__pycache__", ".pytest_cache")
+
+
+class Luggage:
+    """A plugin of the guest's pytest: sends home what tests leave in files.
+
+    ``wanted`` is the ``files`` of a ``session`` message. Without a layer, or if
+    nothing is wanted, it does nothing.
+    """
+
+    def __init__(self, send: Callable[..., None], layer: Layer | None, wanted: dict[str, Any]) -> None:
+        self._send = send
+        self._layer = layer if wanted["patterns"] or wanted["show"] else None
+        self._root = wanted["rootdir"]
+        self._patterns = [re.compile(pattern) for pattern in wanted["patterns"]]
+        self._limit = wanted["limit"]
+        self._show = wanted["show"]
+        self._plugins = wanted["plugins"]
+        self._changes: Changes | None = None
+        self._sent: dict[str, bytes] = {}
+        self._config: pytest.Config
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        """Take what is there before the first test for known."""
+        if self._changes is None and self._layer is not None:
+            self._changes = Changes(self._layer, self._layer.prefix if self._show else self._root)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Send what the test left before the host hears that it is over."""
+        if report.when == "teardown":
+            self._send_changes()
+
+    def end(self) -> None:
+        """The machine's tests are over: send what plugins gathered, and what they and the last test wrote."""
+        for plugin, data in records(self._config, self._plugins):
+            self._send("state", plugin=plugin, data=data)
+        self._send_changes()
+
+    def _send_changes(self) -> None:
+        if self._changes is None:
+            return
+        changes, unsure = self._changes.next()
+        homeward = {path for path in changes if self._is_wanted(path)} | unsure & self._sent.keys()
+        for path in sorted(homeward):
+            if changes.get(path) != "deleted":
+                self._send_file(path, known=self._sent.get(path) if path in unsure else None)
+        if self._show:
+            self._list({path: kind for path, kind in changes.items() if path not in homeward})
+
+    def _name(self, path: str) -> str:
+        return os.path.relpath(path, self._root)
+
+    def _is_wanted(self, path: str) -> bool:
+        name = self._name(path)
+        return not name.startswith("../") and any(each.fullmatch(name) for each in self._patterns)
+
+    def _send_file(self, path: str, known: bytes | None) -> None:
+        """Send a file, but for one whose content was sent: that which has the digest ``known``."""
+        assert self._layer is not None
+        name = self._name(path)
+        try:
+            fd = self._layer.open(path)
+        except OSError as error:
+            reason = "it is a symbolic link" if error.errno == errno.ELOOP else str(error.strerror)
+            self._send("unsent", path=name, reason=reason)
+            return
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                self._send("unsent", path=name, reason="it is no regular file")
+            elif status.st_size > self._limit:
+                self._send("unsent", path=name, reason=f"it is larger than {self._limit} bytes")
+            elif known is None or _digest(file) != known:
+                file.seek(0)
+                self._sent[path] = self._send_chunks(name, file, executable=bool(status.st_mode & 0o111))
+
+    def _send_chunks(self, name: str, file: Any, executable: bool) -> bytes:
+        digest = hashlib.sha256()
+        left = self._limit  # it may grow meanwhile
+        last = False
+        while not last:
+            data = file.read(min(CHUNK, left))
+            left -= len(data)
+            digest.update(data)
+            last = len(data) < CHUNK
+            text = base64.b64encode(data).decode("ascii")
+            self._send("file", path=name, data=text, last=last, executable=executable)
+        return digest.digest()
+
+    def _list(self, changes: dict[str, str]) -> None:
+        usual = self._usual()
+        listed = [[kind, path] for path, kind in sorted(changes.items()) if not _is_usual(path, usual)]
+        if listed:
+            self._send("writes", paths=listed[:MAX_LISTED], more=len(listed[MAX_LISTED:]))
+
+    def _usual(self) -> list[str]:
+        """The directories that pytest itself writes to: its cache's, and that of tmp_path."""
+        config: Any = self._config
+        found = [str(config.rootpath / config.getini("cache_dir"))] if _has_ini(config, "cache_dir") else []
+        # No public name tells where tmp_path is without making it.
+        base = getattr(getattr(config, "_tmp_path_factory", None), "_basetemp", None)
+        if base is not None:
+            found += [str(base), str(base.with_name("pytest-current"))]
+        return found
+
+
+def _digest(file: Any) -> bytes:
+    digest = hashlib.sha256()
+    while data := file.read(CHUNK):
+        digest.update(data)
+    return digest.digest()
+
+
+def _has_ini(config: pytest.Config, name: str) -> bool:
+    try:
+        config.getini(name)
+    except (KeyError, ValueError):  # its plugin is switched off
+        return False
+    return True
+
+
+def _is_usual(path: str, directories: list[str]) -> bool:
+    below = any(path == directory or path.startswith(f"{directory}/") for directory in directories)
+    return below or not set(_USUAL).isdisjoint(path.split("/"))

@@ -1,0 +1,130 @@
+"""What tests wrote, found in the layer that takes all of a guest's writes.
+
+The guest's root is an overlay whose upper directory (Linux,
+Documentation/filesystems/overlayfs.rst) holds what was written since the boot,
+and nothing else: a file that was deleted is a character device 0:0 there. The
+walk goes from a descriptor of that directory, so it finds what it looks for
+whatever a test did to the root. It runs with the rights of the tests' user: what
+that user cannot list or read is not found.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+#: guest/init opens the overlay's upper directory as this descriptor for what it starts.
+UPPER_FD = 9
+
+#: A file may change again without a trace within this time, in nanoseconds: a file system's clock has ticks.
+_TICK = 20_000_000
+
+#: What tells a file that changed: type and permissions, inode, size, and when it last changed.
+_Signature = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where writes go: the directory ``fd`` holds them, as they are below ``prefix`` for the tests."""
+
+    fd: int
+    prefix: str
+
+    @classmethod
+    def of(cls, root: str) -> Layer | None:
+        """The layer that guest/init left open, in which ``root`` is; None where it did not."""
+        try:
+            os.set_inheritable(UPPER_FD, False)
+        except OSError:
+            return None
+        return cls(UPPER_FD, "/")
+
+    def walk(self, top: str) -> Iterator[tuple[str, os.stat_result]]:
+        """The absolute path and status of all that is below ``top``: files, and directories without any."""
+        begin = os.path.relpath(top, self.prefix)
+        waiting = [begin]
+        while waiting:
+            where = waiting.pop()
+            found = list(self._scan(where))
+            for name, status in found:
+                path = os.path.normpath(os.path.join(where, name))
+                if stat.S_ISDIR(status.st_mode):
+                    waiting.append(path)
+                else:
+                    yield os.path.join(self.prefix, path), status
+            if not found and where != begin:
+                yield from self._empty(where)
+
+    def _scan(self, where: str) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            directory = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.fd)
+        except OSError:
+            return
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    yield entry.name, entry.stat(follow_symlinks=False)
+        except OSError:  # it vanishes while it is read
+            return
+        finally:
+            os.close(directory)
+
+    def _empty(self, where: str) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            yield os.path.join(self.prefix, where), os.lstat(where, dir_fd=self.fd)
+        except OSError:
+            return
+
+    def open(self, path: str) -> int:
+        """A descriptor of the file at ``path``, to read it. Raises OSError."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(os.path.relpath(path, self.prefix), flags, dir_fd=self.fd)
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    while (above := os.path.dirname(path)) != path:
+        yield (path := above)
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return status.st_mode, status.st_ino, status.st_size, status.st_ctime_ns
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+class Changes:
+    """What changed below some directory from one look to the next."""
+
+    def __init__(self, layer: Layer, top: str) -> None:
+        self._layer = layer
+        self._top = top
+        self._known: dict[str, _Signature] = {}
+        self._unsure: set[str] = set()
+        self.next()
+
+    def next(self) -> tuple[dict[str, str], set[str]]:
+        """How each path changed since the last look, and the files that may have.
+
+        A change is ``new`` (to this layer: it may have been there at home),
+        ``changed`` or ``deleted``.
+        """
+        begin = time.time_ns()
+        unsure, self._unsure = self._unsure, set()
+        seen: dict[str, _Signature] = {}
+        changes: dict[str, str] = {}
+        for path, status in self._layer.walk(self._top):
+            signature = seen[path] = _signature(status)
+            if signature != self._known.get(path):
+                kind = "changed" if path in self._known else "new"
+                changes[path] = "deleted" if _is_whiteout(status) else kind
+            if status.st_ctime_ns > begin - _TICK:
+                self._unsure.add(path)
+        held = {directory for path in seen for directory in _ancestors(path)}
+        changes |= dict.fromkeys(self._known.keys() - seen.keys() - held, "deleted")
+        self._known = seen
+        return changes, unsure & seen.keys() - changes.keys()
