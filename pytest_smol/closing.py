@@ -93,6 +93,7 @@ class Closing:
 
     def _begin(self, session: pytest.Session, reports: Sequence[Any]) -> Machine:
         machine = self._machine = self._factory.fork(self._snapshot, self._output)
+        self._factory.keep_console(machine, "session end")
         machine.send({"type": "close", "fresh": fresh_identity(), "failed": session.testsfailed})
         self._await("fresh")
         self._replaying = True

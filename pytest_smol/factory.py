@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 import uuid
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_smol import accel, bootfiles, cache, qemu
+from pytest_smol.consoles import Consoles
 from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
 from pytest_smol.image import base_view, hiding
 from pytest_smol.interpreter import start_command
@@ -67,6 +69,7 @@ class MachineFactory:
         self.boot_files = bootfiles.prepare(cache_directory, settings.kernel, progress)
         self._bases = BaseCache(cache_directory)
         self._machines: set[Machine] = set()
+        self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
         sweep()
         with ExitStack() as stack:
             self.directory = stack.enter_context(RunDirectory(parent)).path
@@ -92,6 +95,7 @@ class MachineFactory:
             "memory": memory,
             "cpus": self.hardware(memory).cpus,
             "boot": [self.boot_files.digest, self._command_line()],
+            "devices": qemu.devices(self.hardware(memory)),
             "view": self.view.to_json(),
         }
 
@@ -125,6 +129,7 @@ class MachineFactory:
         with ram.open("wb") as file:
             file.truncate(hardware.memory << 20)
         with Machine(hardware, ram, self._server, Tree(self.view), kernel=kernel) as machine:
+            self.keep_console(machine, f"base {hardware.memory}")
             try:
                 self._wait_ready(machine)
             except MachineError as error:
@@ -176,6 +181,10 @@ class MachineFactory:
             raise
         self._machines.add(machine)
         return machine
+
+    def keep_console(self, machine: Machine, title: str) -> None:
+        """Keep what the console of ``machine``, which is there for ``title``, shows, if that is wanted."""
+        machine.keep_console(self.consoles.open(title))
 
     def retire(self, machine: Machine) -> None:
         """Kill a machine that is no longer needed; idempotent."""

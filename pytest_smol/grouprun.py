@@ -98,7 +98,7 @@ class GroupRun:
 
     def _exchange(self, test: _TestRun) -> Iterator[pytest.TestReport]:
         if self._machine is None:
-            self._machine = self._begin(test.deadline, test.item.session.testsfailed)
+            self._machine = self._begin(test)
         elif not self._told:
             self._machine.send({"type": "more", "steps": self._orders()})
         self._told = len(self._steps)
@@ -160,15 +160,17 @@ class GroupRun:
                 remedy="if it needs longer, raise --smol-timeout or the timeout of its smol marker",
             ) from None
 
-    def _begin(self, deadline: float, failed: int) -> Machine:
-        """A fork that has its orders; ``failed`` tests of the run count towards its --maxfail."""
+    def _begin(self, test: _TestRun) -> Machine:
+        """A fork that has its orders; failed tests of the run count towards its --maxfail."""
         machine = self._factory.fork(self._snapshot, self._on_output)
         self._machine = machine
+        self._factory.keep_console(machine, test.item.nodeid)
         if self._workerinput is not None:
             machine.send({"type": "worker", "input": self._workerinput})
+        failed = test.item.session.testsfailed
         order = {"steps": self._orders(), "failed": failed, "fresh": fresh_identity()}
         machine.send({"type": "run", **order})
-        if machine.receive(deadline)["type"] != "fresh":
+        if machine.receive(test.deadline)["type"] != "fresh":
             raise ProtocolError("the guest did not acknowledge its new identity")
         return machine
 

@@ -245,6 +245,7 @@ class GuestSession:
         order["drop_caches"] = base.tree.outdated(self._factory.view, view)
         machine = self._factory.resume(base, view, screen.output if screen is not None else None)
         try:
+            self._factory.keep_console(machine, f"session {self._flavour.memory} {self._flavour.user}")
             machine.send(order)
             self._collect(machine, time.monotonic() + max(timeout, MIN_COLLECTION_TIME), screen)
             base.state.unlink()

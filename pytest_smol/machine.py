@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pytest_smol.consoles import ConsoleFile
 from pytest_smol.errors import MachineDied, MachineTimeout, ProtocolError, SmolError
 from pytest_smol.interleave import Interleaver
 from pytest_smol.postmortem import Remains, Tail, cause, remedy
@@ -88,6 +89,7 @@ class Machine:
         #: What is around each call of ``on_output``.
         self.around_output: Callable[[], AbstractContextManager[None]] = nullcontext
         self._watched: dict[int, Callable[[], None]] = {}
+        self._console_file: ConsoleFile | None = None
         self._died: Message | None = None
         self._ended = False
         with ExitStack() as stack:
@@ -126,6 +128,10 @@ class Machine:
         for fd in (self.qmp.fileno(), self.mount.failed_fd, *sockets):
             poll.register(fd, select.POLLIN)
         return poll
+
+    def keep_console(self, file: ConsoleFile | None) -> None:
+        """Write what the console shows from now on to ``file`` as well, which is closed with the machine."""
+        self._console_file = self._stack.enter_context(file) if file is not None else None
 
     # --- life -----------------------------------------------------------------------------
 
@@ -285,6 +291,8 @@ class Machine:
     def _accept(self, name: str, data: bytes) -> None:
         if name == "console":
             self.console.add(data)
+            if self._console_file is not None:
+                self._console_file.write(data)
         elif name in self.output:
             self.output[name].add(self.interleaver.output(name, data))
         elif name == "terminal":

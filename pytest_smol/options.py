@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ __all__ = [
     "converted",
     "leave_to_guest",
     "memory",
+    "path",
     "seconds",
 ]
 
@@ -90,6 +92,13 @@ def seconds(text: str | float) -> float:
     return value
 
 
+def path(text: str) -> Path:
+    """``text`` as an absolute path. Raises ValueError."""
+    if not text or "\0" in text:
+        raise ValueError("a path is expected")
+    return Path(text).absolute()
+
+
 def _number(value: object, kind: type[int | float]) -> float:
     """``value`` as a number, or one that is in no range where it is none."""
     if not isinstance(value, (str, int, kind)) or isinstance(value, bool):
@@ -109,6 +118,11 @@ class _Row:
     help: str
     flag: bool = True
     metavar: str | None = None
+    is_path: bool = False
+
+    @property
+    def option(self) -> str:
+        return f"--smol-{self.name.replace('_', '-')}"
 
 
 _ROWS = (
@@ -116,6 +130,7 @@ _ROWS = (
     _Row("accel", choice(ACCELERATORS), "auto (default), kvm or tcg", metavar="NAME"),
     _Row("memory", memory, "memory of a VM in MiB (default: 256)", metavar="MIB"),
     _Row("timeout", seconds, "wall-clock limit for one test in a VM, in seconds (default: 300)", metavar="S"),
+    _Row("keep_console", path, "directory to keep each VM's console in, a file for each", True, "DIR", True),
     _Row("kernel", str, "guest kernel (a vmlinuz) to use instead of the distribution's", flag=False),
     _Row("qemu", str, "QEMU program to use (default: qemu-system-x86_64 on PATH)", flag=False),
 )
@@ -133,6 +148,7 @@ class Settings:
     kernel: str | None = None
     qemu: str = "qemu-system-x86_64"
     env: tuple[str, ...] = DEFAULT_ENV
+    keep_console: Path | None = None
     hide: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
@@ -160,8 +176,10 @@ class Settings:
 
 def _value(config: pytest.Config, row: _Row) -> Any:
     given = config.getoption(f"smol_{row.name}") if row.flag else None
-    source = f"--smol-{row.name}" if given is not None else f"smol_{row.name} in the ini-file"
+    source = row.option if given is not None else f"smol_{row.name} in the ini-file"
     text = given if given is not None else config.getini(f"smol_{row.name}")
+    if row.is_path and given is None and text:
+        text = str(config.rootpath / text)
     return None if text in (None, "") else converted(row.convert, text, source, row.help)
 
 
@@ -183,8 +201,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--smol-shell", action="store_true", default=False, help=_SHELL)
     for row in _ROWS:
         if row.flag:
-            flag = f"--smol-{row.name}"
-            group.addoption(flag, dest=f"smol_{row.name}", metavar=row.metavar, default=None, help=row.help)
+            dest = f"smol_{row.name}"
+            group.addoption(row.option, dest=dest, metavar=row.metavar, default=None, help=row.help)
         parser.addini(f"smol_{row.name}", row.help, type="string", default="")
     parser.addini("smol_env", "more environment variables for the guest, by name", type="args", default=[])
     parser.addini("smol_hide", "more files that no VM sees, as globs", type="args", default=[])

@@ -13,7 +13,7 @@ from pathlib import Path
 from pytest_smol.accel import Accelerator
 from pytest_smol.errors import HostError, QemuTooOld, ToolMissing
 
-__all__ = ["FS_TAG", "PORTS", "Emulator", "Hardware", "Kernel", "command_line", "find"]
+__all__ = ["FS_TAG", "PORTS", "Emulator", "Hardware", "Kernel", "command_line", "devices", "find"]
 
 #: The oldest QEMU that can migrate vhost-user-fs and has ``rom=`` for file memory.
 OLDEST = (8, 2)
@@ -135,6 +135,11 @@ def command_line(
     if kernel is None:
         return [*arguments, "-incoming", "defer", "-S"]
     return [*arguments, *_boot(kernel)]
+
+
+def devices(hardware: Hardware) -> list[str]:
+    """All of a command line that makes a machine what a snapshot fits: the same for all runs."""
+    return command_line(hardware, Path(), range(len(CHARDEVS)))
 
 
 def _boot(kernel: Kernel) -> list[str]:

@@ -24,6 +24,7 @@ LAYERS = (
     ("machine", "snapshots", "image", "guest", "relay"),
     ("groups", "nodes", "reports", "bootfiles", "homecoming"),
     (
+        "consoles",
         "marker",
         "qemu",
         "qmp",

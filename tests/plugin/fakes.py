@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 from pytest_smol.accel import Accelerator
+from pytest_smol.consoles import Consoles
 from pytest_smol.factory import MachineFactory
 from pytest_smol.image import base_view
 from pytest_smol.interpreter import start_command
@@ -267,6 +268,7 @@ class FakeFactory(MachineFactory):
             stack.callback(self._kill_all)
             self._stack = stack.pop_all()
         self.view = _base_view()
+        self.consoles = Consoles(None)
         self.forks = 0
         self.usage = Usage()
 

@@ -73,6 +73,7 @@ class FakeFactory:
         self.scripts = deque(scripts)
         self.machines: list[FakeMachine] = []
         self.running: list[FakeMachine] = []
+        self.titles: list[str] = []
 
     def fork(self, snapshot: Snapshot, on_output: Any = None) -> FakeMachine:
         script = self.scripts.popleft()
@@ -82,6 +83,9 @@ class FakeFactory:
         self.machines.append(machine)
         self.running.append(machine)
         return machine
+
+    def keep_console(self, machine: FakeMachine, title: str) -> None:
+        self.titles.append(title)
 
     def retire(self, machine: FakeMachine) -> None:
         self.running.remove(machine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_smol.errors import SettingError
@@ -75,6 +77,20 @@ def test_a_path_is_for_the_ini_file_alone(pytester: pytest.Pytester, name: str, 
     assert settings(pytester, ini=f"smol_{name} = {value}") == Settings(**{name: value})  # type: ignore[arg-type]
     with pytest.raises(pytest.UsageError, match=f"--smol-{name}"):
         pytester.parseconfig(f"--smol-{name}={value}")
+
+
+def test_a_directory_is_relative_to_where_it_is_named(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the command line to the current directory, in the ini-file to the project's root."""
+    monkeypatch.chdir(pytester.mkdir("below"))
+    root = pytester.path
+    ini = "smol_keep_console = logs"
+    config = [f"--rootdir={root}", f"--config-file={root / 'tox.ini'}"]
+    assert settings(pytester, *config, ini=ini).keep_console == root / "logs"
+    found = settings(pytester, *config, "--smol-keep-console=other", ini=ini)
+    assert found.keep_console == root / "below" / "other"
+    assert settings(pytester, "--smol-keep-console=/var/logs").keep_console == Path("/var/logs")
 
 
 def test_an_empty_ini_value_is_none(pytester: pytest.Pytester) -> None:
