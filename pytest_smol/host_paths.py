@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pytest_smol.errors import SettingError
 from pytest_smol.virtiofs.view import Directory, Entry, HostPath, Link
 
-__all__ = ["add", "check", "empty_directory", "reach", "why_not"]
+__all__ = ["add", "check", "empty_directory", "is_at_or_below", "reach", "why_not"]
 
 #: How many symbolic links one path may lead through; Linux's MAXSYMLINKS (include/linux/namei.h).
 MAXSYMLINKS = 40
@@ -75,18 +75,19 @@ def add(entries: dict[str, Entry], more: Mapping[str, Entry]) -> None:
             entries[path] = entry
 
 
-def _is_at_or_below(path: str, place: str) -> bool:
+def is_at_or_below(path: str, place: str) -> bool:
+    """Whether ``path`` is ``place`` or in it, by their names alone."""
     return path == place or path.startswith(place.rstrip("/") + "/")
 
 
 def why_not(path: str, home: str) -> str:
     """Why ``path`` is never shown to a guest of a user with this ``home``; empty if it may be."""
     real = os.path.realpath(path)
-    if any(_is_at_or_below(real, place) for place in MOUNTED):
+    if any(is_at_or_below(real, place) for place in MOUNTED):
         return "guests have file systems of their own there"
-    if home and _is_at_or_below(os.path.realpath(home), real):
+    if home and is_at_or_below(os.path.realpath(home), real):
         return "that is a home directory, or holds one"
-    if any(_is_at_or_below(place, real) for place in COMPOSED):
+    if any(is_at_or_below(place, real) for place in COMPOSED):
         return "that is a directory of the system"
     return ""
 

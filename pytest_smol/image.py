@@ -14,16 +14,19 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pytest_smol.host_paths import add, check, empty_directory, reach, why_not
+from pytest_smol.errors import SettingError
+from pytest_smol.host_paths import add, check, empty_directory, is_at_or_below, reach, why_not
 from pytest_smol.user import User, group_file, passwd_file
+from pytest_smol.virtiofs.globs import Globs
+from pytest_smol.virtiofs.hiding import Hiding
 from pytest_smol.virtiofs.view import Content, Directory, Entry, Link, View
 
-__all__ = ["Interpreter", "base_view", "project_view"]
+__all__ = ["Interpreter", "base_view", "hiding", "project_view"]
 
 PACKAGE = Path(__file__).parent
 RECIPE = PACKAGE / "images" / "host.json"
@@ -60,18 +63,37 @@ def _base_variables() -> dict[str, str]:
     return {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
 
 
+def hiding(hide: Sequence[str], show: Sequence[str]) -> Hiding:
+    """The rules of what no guest sees, with the user's own globs.
+
+    Raises :class:`~pytest_smol.errors.SettingError` for one that is no glob.
+    """
+    for name, globs in (("smol_hide", hide), ("smol_show", show)):
+        for text in globs:
+            try:
+                Globs([text])
+            except ValueError as error:
+                raise SettingError(
+                    f"{name} has {text!r}, which is {error}",
+                    remedy="name files as .gitignore does: *.pem, secrets.toml, config/private",
+                ) from None
+    return Hiding.of(tuple(hide), tuple(show))
+
+
 def base_view(
     guest_dir: Path = PACKAGE / "guest",
     package_dir: Path = PACKAGE,
     user: User | None = None,
     interpreter: Interpreter | None = None,
+    hidden: Hiding | None = None,
 ) -> View:
     """What a guest sees before it knows its project.
 
     That is the host's system directories, ``interpreter``, the guest's runner
     (``guest_dir``), pytest-smol itself (``package_dir``), an ``/etc`` of
     little more than names, and an empty home directory. ``user`` and
-    ``interpreter`` are those of this process where none are given.
+    ``interpreter`` are those of this process where none are given, ``hidden``
+    are the rules by which files are hidden.
     """
     user = user or User.current()
     interpreter = interpreter or Interpreter.current()
@@ -81,7 +103,14 @@ def base_view(
         add(entries, reach(place))
     places = [*_etc(table["etc"]), *interpreter.prefixes, str(guest_dir), str(package_dir)]
     _show(entries, places, user.home)
-    return View({}).union(entries)
+    rules = replace(hidden or Hiding(), home=os.path.realpath(user.home))
+    return View({}, rules).union(entries, _roots(interpreter.prefixes, user.home, table["system"]))
+
+
+def _roots(places: Iterable[str], home: str, system: Sequence[str] = ()) -> list[str]:
+    """Those of ``places`` that are directories, shown, and not of the system."""
+    real = [os.path.realpath(place) for place in places if os.path.isdir(place) and not why_not(place, home)]
+    return [place for place in real if not any(is_at_or_below(place, top) for top in system)]
 
 
 def _composed(table: Mapping[str, Any], user: User) -> dict[str, Entry]:
@@ -124,14 +153,16 @@ def project_view(
     search = [os.path.join(cwd, entry) for entry in sys_path]
     entries: dict[str, Entry] = {}
     add(entries, empty_directory(os.path.abspath(cwd)))
-    _show(entries, map(os.path.abspath, [rootdir, *extra]), home)
-    _show(entries, map(os.path.normpath, [*search, *editable_projects(search)]), home)
+    own = list(map(os.path.abspath, [rootdir, *extra]))
+    found = list(map(os.path.normpath, [*search, *editable_projects(search)]))
+    _show(entries, [*own, *found], home)
     kept = {
         path: entry
         for path, entry in entries.items()
         if not (isinstance(entry, Directory) and path in base.entries)
     }
-    return base.union(kept)
+    system = json.loads(RECIPE.read_text("utf-8"))["system"]
+    return base.union(kept, [*_roots(own, home), *_roots(found, home, system)])
 
 
 def editable_projects(search: Sequence[str]) -> Iterator[str]:

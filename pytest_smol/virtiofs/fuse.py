@@ -15,6 +15,7 @@ from typing import NamedTuple
 __all__ = [
     "ATTR",
     "ATTR_OUT",
+    "CHANGING",
     "DIRENT",
     "ENTRY_OUT",
     "FORGET_IN",
@@ -24,6 +25,7 @@ __all__ = [
     "MINOR_VERSIONS",
     "OUT_HEADER",
     "ROOT_ID",
+    "SILENT",
     "InitFlag",
     "Layout",
     "Malformed",
@@ -181,6 +183,19 @@ class Opcode(IntEnum):
     SYNCFS = 50
     TMPFILE = 51
     STATX = 52
+
+
+SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY})
+"""What gets no reply, not even an error."""
+CHANGING = frozenset(
+    {
+        *(Opcode.SETATTR, Opcode.SETXATTR, Opcode.REMOVEXATTR),
+        *(Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.LINK, Opcode.CREATE, Opcode.TMPFILE),
+        *(Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME, Opcode.RENAME2),
+        *(Opcode.WRITE, Opcode.FALLOCATE, Opcode.COPY_FILE_RANGE),
+    }
+)
+"""What would change a file, a directory or its attributes."""
 
 
 class InitFlag(IntFlag):

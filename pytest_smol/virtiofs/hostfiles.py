@@ -1,18 +1,22 @@
-"""The only place that leads from the guest's paths to the host's, and that opens host files."""
+"""The only place that leads from the guest's paths to the host's, and that keeps host files open."""
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections import OrderedDict
+from typing import NamedTuple
 
 from pytest_smol.virtiofs.attributes import Composed
+from pytest_smol.virtiofs.beneath import Beneath
+from pytest_smol.virtiofs.blanking import blanked
+from pytest_smol.virtiofs.secrets import MAX_BLANKED, Secrets
 from pytest_smol.virtiofs.view import Entry, HostPath, View
 
 __all__ = ["Files", "Places"]
 
-OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+MAX_DIRECTORIES = 1 << 16
+"""How many directories' host paths are remembered."""
 
 
 class Places:
@@ -51,6 +55,8 @@ class Places:
             return self._directories[path]
         except KeyError:
             host = self.host(path)
+            if len(self._directories) >= MAX_DIRECTORIES:
+                self._directories.clear()
             self._directories[path] = found = None if host is None else host.rstrip(b"/")
             return found
 
@@ -70,45 +76,84 @@ class Places:
         return dict(self._view.children.get(os.fsdecode(path) or "/", {}))
 
 
+class OpenFile(NamedTuple):
+    """A descriptor, which file it is, and whether credentials in it are blanked."""
+
+    fd: int
+    st_dev: int
+    st_ino: int
+    blanks: bool
+
+
 class Files:
     """Host files that are open for reading, by node id; the least recently used is closed first."""
 
-    def __init__(self, limit: int = 64) -> None:
+    def __init__(self, beneath: Beneath, secrets: Secrets, limit: int = 64) -> None:
+        self._beneath = beneath
+        self._secrets = secrets
         self._limit = limit
-        self._open: OrderedDict[int, tuple[int, int, int]] = OrderedDict()  # fd, st_dev, st_ino
+        self._open: OrderedDict[int, OpenFile] = OrderedDict()
+        self._texts: dict[int, tuple[tuple[int, int], bytes]] = {}  # blanked: size and time, what is shown
+
+    def read(self, nodeid: int, host: bytes, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes at ``offset`` of the regular file ``host``. Raises OSError as :meth:`get`."""
+        file = self._file(nodeid, host)
+        if file.blanks:
+            return self._text(nodeid, file.fd)[offset : offset + size]
+        return os.pread(file.fd, size, offset)
+
+    def _text(self, nodeid: int, fd: int) -> bytes:
+        st = os.fstat(fd)
+        known = self._texts.get(nodeid)
+        if known is None or known[0] != (st.st_size, st.st_mtime_ns):
+            text = blanked(os.pread(fd, MAX_BLANKED, 0))
+            known = self._texts[nodeid] = ((st.st_size, st.st_mtime_ns), text)
+        return known[1]
 
     def get(self, nodeid: int, host: bytes) -> int:
         """A file descriptor of the regular file ``host``, which stays this cache's own.
 
-        Raises OSError: ESTALE when something else than a regular file is there now.
+        Raises OSError: ESTALE when something else than a regular file is there
+        now, ENOENT when it has become one that is hidden.
         """
-        if nodeid in self._open:
+        return self._file(nodeid, host).fd
+
+    def _file(self, nodeid: int, host: bytes) -> OpenFile:
+        known = self._open.get(nodeid)
+        if known is not None:
             self._open.move_to_end(nodeid)
-            return self._open[nodeid][0]
-        # Opening a device or a pipe could do something: look first.
-        if not stat.S_ISREG(os.lstat(host).st_mode):
-            raise OSError(errno.ESTALE, "no regular file any more")
-        fd = os.open(host, OPEN_FLAGS)
+            return known
+        fd = self._open_host(host)
         st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode):
-            os.close(fd)
-            raise OSError(errno.ESTALE, "no regular file any more")
-        self._open[nodeid] = (fd, st.st_dev, st.st_ino)
+        file = self._open[nodeid] = OpenFile(fd, st.st_dev, st.st_ino, self._secrets.blanks(host))
         if len(self._open) > self._limit:
-            os.close(self._open.popitem(last=False)[1][0])
-        return fd
+            self.drop(next(iter(self._open)))
+        if self._secrets.hides(host, st):
+            self.drop(nodeid)
+            raise FileNotFoundError(errno.ENOENT, "hidden by now")
+        return file
+
+    def _open_host(self, host: bytes) -> int:
+        try:
+            return self._beneath.open_regular(host)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                raise
+        self.close()  # the host has run out of descriptors, so let go of ours
+        return self._beneath.open_regular(host)
 
     def check(self, nodeid: int, st: os.stat_result) -> None:
         """The guest is about to be told ``st``: a file open under that node must be the same one."""
         known = self._open.get(nodeid)
-        if known is not None and known[1:] != (st.st_dev, st.st_ino):
+        if known is not None and known[1:3] != (st.st_dev, st.st_ino):
             self.drop(nodeid)
 
     def drop(self, nodeid: int) -> None:
         """Close the node's file, if it is open."""
+        self._texts.pop(nodeid, None)
         known = self._open.pop(nodeid, None)
         if known is not None:
-            os.close(known[0])
+            os.close(known.fd)
 
     def close(self) -> None:
         """Close all."""

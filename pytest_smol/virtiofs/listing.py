@@ -11,6 +11,12 @@ from typing import NamedTuple
 __all__ = ["DirectoryEntry", "Listing", "Listings", "scan"]
 
 
+MAX_ENTRIES = 1 << 18
+"""How many entries all kept listings of one guest have together, unless a single one has more."""
+MAX_VANISHED = 1000
+"""How many vanished entries a listing may keep places for, beyond as many as it has entries."""
+
+
 class DirectoryEntry(NamedTuple):
     """A name, its inode number and its DT_* type (0: unknown)."""
 
@@ -26,8 +32,13 @@ class Listing:
         self.entries: list[DirectoryEntry | None] = []
 
     def refresh(self, found: Iterable[DirectoryEntry]) -> None:
-        """Make it hold what was ``found``: known names stay in place, new ones are appended, sorted."""
+        """Make it hold what was ``found``: known names stay in place, new ones are appended, sorted.
+
+        Where far more has vanished than is there, places are given out anew.
+        """
         fresh = {entry.name: entry for entry in found}
+        if len(self.entries) > 2 * len(fresh) + MAX_VANISHED:
+            self.entries.clear()
         self.entries = [fresh.pop(entry.name, None) if entry else None for entry in self.entries]
         self.entries += sorted(fresh.values())
 
@@ -56,23 +67,24 @@ class Listings:
             self._kept.popitem(last=False)
         return listing, True
 
+    def trim(self) -> None:
+        """Drop listings until all together have no more than MAX_ENTRIES, or one is left."""
+        while len(self._kept) > 1 and sum(len(kept.entries) for kept in self._kept.values()) > MAX_ENTRIES:
+            self._kept.popitem(last=False)
+
     def drop(self, nodeid: int) -> None:
         """Forget the node's listing."""
         self._kept.pop(nodeid, None)
 
 
-def scan(host: bytes) -> tuple[os.stat_result, list[tuple[bytes, int, int]]]:
-    """The directory's fstat(2), taken first, and the name, host inode number and DT_* type of each entry.
+def scan(fd: int) -> tuple[os.stat_result, list[tuple[bytes, int, int]]]:
+    """Of an open directory its fstat(2), taken first, and each entry's name, host inode number and DT_* type.
 
-    Raises OSError; a symbolic link is not followed.
+    Raises OSError.
     """
-    fd = os.open(host, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        st = os.fstat(fd)
-        with os.scandir(fd) as found:
-            return st, [(os.fsencode(entry.name), entry.inode(), _type(entry)) for entry in found]
-    finally:
-        os.close(fd)
+    st = os.fstat(fd)
+    with os.scandir(fd) as found:
+        return st, [(os.fsencode(entry.name), entry.inode(), _type(entry)) for entry in found]
 
 
 def _type(entry: os.DirEntry[str]) -> int:

@@ -1,5 +1,7 @@
 """Node ids: which path each number that the guest holds stands for.
 
+A number means nothing outside of its machine, and no path of the guest's gets here but by names looked up.
+
 A table is layered: forks share the frozen table of the snapshot they continue
 from, and each keeps only what it changed. So a fork of a snapshot with any
 number of nodes costs nothing.
@@ -7,6 +9,7 @@ number of nodes costs nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -16,6 +19,9 @@ from typing import Any, NamedTuple
 from pytest_smol.virtiofs.fuse import ROOT_ID
 
 __all__ = ["FrozenNodes", "Node", "NodeTable"]
+
+LIMIT = 1 << 19
+"""How many nodes a guest may hold: more than files in a full /usr, about 200 MB of the host's memory."""
 
 
 class Node(NamedTuple):
@@ -75,8 +81,8 @@ def _node(row: Iterable[Any], next_id: int) -> tuple[int, Node]:
 class NodeTable:
     """A frozen table and what has changed since. Ids are never used again."""
 
-    def __init__(self, base: FrozenNodes) -> None:
-        self._base = base
+    def __init__(self, base: FrozenNodes, limit: int = LIMIT) -> None:
+        self._limit = limit
         self._base_nodes = base.nodes
         self._base_ids = base.ids
         self._nodes: dict[int, Node | None] = {}  # None: forgotten
@@ -98,7 +104,9 @@ class NodeTable:
     def enter(self, path: bytes, kind: int) -> int:
         """Give ``path`` to the guest once more; the id it has for it.
 
-        A path that was of another kind before gets a new id, and the old one is stale.
+        A path that was of another kind before gets a new id, and the old one is
+        stale. Raises OSError: ENFILE for a guest that holds all it may, until it
+        forgets some.
         """
         nodeid = self.find(path)
         node = self.get(nodeid) if nodeid is not None else None
@@ -107,6 +115,8 @@ class NodeTable:
                 self._nodes[nodeid] = Node(path, kind, node.nlookup + 1)
                 return nodeid
             self.stale(nodeid)
+        if len(self._nodes) >= self._limit:
+            raise OSError(errno.ENFILE, "too many nodes")
         nodeid = self._next_id
         self._next_id += 1
         self._nodes[nodeid] = Node(path, kind, 1)
@@ -118,8 +128,16 @@ class NodeTable:
         node = self.get(nodeid)
         if node is not None and nodeid != ROOT_ID:
             self._nodes[nodeid] = node._replace(kind=0)
-            if self.find(node.path) == nodeid:
-                self._ids[node.path] = None
+            self._forget_path(node.path, nodeid)
+
+    def _forget_path(self, path: bytes, nodeid: int) -> None:
+        """The path has that id no more. What the frozen table knows is overlaid, anything else removed."""
+        if self.find(path) != nodeid:
+            return
+        if path in self._base_ids:
+            self._ids[path] = None
+        else:
+            del self._ids[path]
 
     def forget(self, nodeid: int, nlookup: int) -> bool:
         """The guest drops the node ``nlookup`` times; whether it is gone now."""
@@ -129,9 +147,11 @@ class NodeTable:
         if nlookup < node.nlookup:
             self._nodes[nodeid] = node._replace(nlookup=node.nlookup - nlookup)
             return False
-        self._nodes[nodeid] = None
-        if self.find(node.path) == nodeid:
-            self._ids[node.path] = None
+        if nodeid in self._base_nodes:
+            self._nodes[nodeid] = None
+        else:
+            del self._nodes[nodeid]
+        self._forget_path(node.path, nodeid)
         return True
 
     def freeze(self) -> FrozenNodes:

@@ -50,9 +50,13 @@ def _is_cache(path: bytes) -> bool:
 
 
 class Observer:
-    """Collects observations; of several of the same path the first one counts."""
+    """Collects observations; of several of the same path the first one counts.
 
-    def __init__(self) -> None:
+    After ``limit`` paths it remembers no more, and :meth:`freeze` raises SnapshotError.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = LIMIT if limit is None else limit
         self._seen: dict[bytes, os.stat_result | None] = {}
         self._listed: dict[bytes, Observation] = {}
         self._missed: set[str] = set()
@@ -60,12 +64,12 @@ class Observer:
 
     def saw(self, path: bytes, st: os.stat_result | None) -> None:
         """The guest was told of ``path``, or that nothing is there."""
-        if path not in self._seen and not _is_cache(path) and len(self._seen) < LIMIT:
+        if len(self._seen) < self._limit and path not in self._seen and not _is_cache(path):
             self._seen[path] = st
 
     def missed(self, path: str) -> None:
         """The guest was told that the view has nothing at guest path ``path``."""
-        if len(self._missed) < LIMIT:
+        if len(self._missed) < self._limit:
             self._missed.add(path)
 
     @property
@@ -84,7 +88,7 @@ class Observer:
 
     def listed(self, path: bytes, st: os.stat_result, names: Iterable[bytes]) -> None:
         """The guest was told the names in ``path``; ``st`` is from before they were read."""
-        if path not in self._listed and not _is_cache(path):
+        if len(self._listed) < self._limit and path not in self._listed and not _is_cache(path):
             row = (st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns, names_digest(names))
             self._listed[path] = Observation(os.fsdecode(path), *row)
 
@@ -93,9 +97,9 @@ class Observer:
 
         Raises SnapshotError when there was too much to remember all of it.
         """
-        if max(len(self._seen), len(self._missed)) >= LIMIT:
+        if max(len(self._seen), len(self._missed), len(self._listed)) >= self._limit:
             raise SnapshotError(
-                f"the guest looked at more than {LIMIT} paths, too many for a snapshot",
+                f"the guest looked at more than {self._limit} paths, too many for a snapshot",
                 remedy="let nothing walk the file system while tests are collected: leave that to a test",
             )
         rows = [_row(path, st) for path, st in self._seen.items()]

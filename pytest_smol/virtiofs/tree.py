@@ -21,12 +21,14 @@ from pytest_smol.virtiofs.attributes import (
     composed_mode,
     host_attr,
 )
+from pytest_smol.virtiofs.beneath import Beneath
 from pytest_smol.virtiofs.directories import Directories
 from pytest_smol.virtiofs.fuse import InitFlag, Opcode, OpenFlag
 from pytest_smol.virtiofs.hostfiles import Files, Places
 from pytest_smol.virtiofs.listing import DirectoryEntry, Listing, Listings
 from pytest_smol.virtiofs.nodes import Node, NodeTable
-from pytest_smol.virtiofs.observe import Observer
+from pytest_smol.virtiofs.observe import LIMIT, Observer
+from pytest_smol.virtiofs.secrets import Secrets
 from pytest_smol.virtiofs.state import TreeState
 from pytest_smol.virtiofs.view import Content, HostPath, Link, View
 
@@ -36,6 +38,7 @@ VALID = 365 * 24 * 3600
 """Seconds for which the guest may keep what stands on the host: longer than any session."""
 MAX_PAGES = 256
 MAX_READAHEAD = 1 << 20
+MAX_LISTED = 1 << 17  # bytes of directory entries in one reply; kernels ask for a page, or a few
 MIN_WRITE = 4096  # the kernel takes no less; nothing is ever written
 FLAGS = (
     InitFlag.ASYNC_READ
@@ -65,18 +68,23 @@ class Tree:
 
     ``state`` is what a frozen tree left behind: the guest that this one serves
     holds its nodes. If ``view`` is larger than the one that guest was shown, it may
-    have to drop its caches: :meth:`TreeState.outdated`.
+    have to drop its caches: :meth:`TreeState.outdated`. A ``final`` tree is never
+    frozen, so it need not remember what its guest has seen.
     """
 
-    def __init__(self, view: View, state: TreeState | None = None) -> None:
+    def __init__(self, view: View, state: TreeState | None = None, *, final: bool = False) -> None:
         self._base = state or TreeState()
         self._nodes = NodeTable(self._base.nodes)
         self._devices = Devices(self._base.devices)
         self._flags = InitFlag(self._base.flags)
         self._places = Places(view)
-        self._observer = Observer()
-        self._directories = Directories(self._places, self._devices, self._observer)
-        self._files = Files()
+        self._observer = Observer(0 if final else LIMIT)
+        self._beneath = Beneath()
+        named = {os.fsencode(entry.path) for entry in view.entries.values() if isinstance(entry, HostPath)}
+        self._secrets = Secrets(view.hiding, named, self._beneath)
+        host = (self._beneath, self._secrets)
+        self._directories = Directories(self._places, self._devices, self._observer, *host)
+        self._files = Files(*host)
         self._listings = Listings()
 
     def dispatch(self, request: bytes, room: int) -> bytes | None:
@@ -85,7 +93,7 @@ class Tree:
             opcode, unique, nodeid, body = fuse.decode_request(request)
         except fuse.Malformed:
             return self._refuse(request, room)
-        if opcode in _SILENT:
+        if opcode in fuse.SILENT:
             self._silent(opcode, nodeid, body)
             return None
         try:
@@ -125,6 +133,7 @@ class Tree:
     def close(self) -> None:
         """Close all host files. The tree may still be used, and opens them again."""
         self._files.close()
+        self._beneath.close()
 
     def _refuse(self, request: bytes, room: int) -> bytes | None:
         """A reply to a request whose length is wrong: possible if its number can be read."""
@@ -158,7 +167,7 @@ class Tree:
         return node
 
     def _stat(self, host: bytes) -> tuple[os.stat_result, bytes]:
-        st = os.lstat(host)
+        st = self._beneath.lstat(host)
         return st, host_attr(st, self._devices.ino(st.st_dev, st.st_ino))
 
     # Entries: what LOOKUP and READDIRPLUS hand out.
@@ -167,6 +176,8 @@ class Tree:
         """An entry_out for a host path, and its st_mode; counts as a lookup. Raises OSError."""
         st, attr = self._stat(host)
         self._observer.saw(host, st)
+        if self._secrets.hides(host, st):
+            raise FileNotFoundError(errno.ENOENT, "hidden")
         nodeid = self._nodes.enter(path, st.st_mode & _S_IFMT)
         self._files.check(nodeid, st)
         return _pack_entry(nodeid, 0, VALID, VALID, 0, 0) + attr, st.st_mode
@@ -240,7 +251,7 @@ class Tree:
         path = self._node(nodeid, stat.S_IFLNK).path
         host = self._places.host(path)
         if host is not None:
-            return os.readlink(host)
+            return self._beneath.readlink(host)
         entry = self._places.composed(path)
         return os.fsencode(entry.target) if isinstance(entry, Link) else b""
 
@@ -250,7 +261,7 @@ class Tree:
         size = min(size, room)
         host = self._places.host(node.path)
         if host is not None:
-            return os.pread(self._files.get(nodeid, host), size, offset)
+            return self._files.read(nodeid, host, size, offset)
         return self._content(node.path)[offset : offset + size]
 
     def _content(self, path: bytes) -> bytes:
@@ -275,7 +286,7 @@ class Tree:
         host = self._places.host(self._node(nodeid).path)
         if host is None:
             return fuse.KSTATFS.pack({"bsize": 4096, "frsize": 4096, "namelen": fuse.NAME_MAX})
-        st = os.statvfs(host)
+        st = self._beneath.statvfs(host)
         sizes = {"bsize": st.f_bsize, "frsize": st.f_frsize, "namelen": st.f_namemax}
         blocks = {"blocks": st.f_blocks, "bfree": st.f_bfree, "bavail": st.f_bavail}
         return fuse.KSTATFS.pack({**sizes, **blocks, "files": st.f_files, "ffree": st.f_ffree})
@@ -302,7 +313,7 @@ class Tree:
         path = self._node(nodeid, stat.S_IFDIR).path
         listing = self._listing(nodeid, path, offset)
         parts: list[bytes] = []
-        left = min(size, room)
+        left = min(size, room, MAX_LISTED)
         for cookie, entry in listing.after(offset):
             left -= fuse.dirent_size(len(entry.name))
             if left < 0:
@@ -315,7 +326,7 @@ class Tree:
         path = self._node(nodeid, stat.S_IFDIR).path
         listing = self._listing(nodeid, path, offset)
         parts: list[bytes] = []
-        left = min(size, room)
+        left = min(size, room, MAX_LISTED)
         for cookie, entry in listing.after(offset):
             left -= len(NO_ENTRY) + fuse.dirent_size(len(entry.name))
             if left < 0:  # an entry counts as looked up only if the guest gets it
@@ -344,6 +355,7 @@ class Tree:
         listing, new = self._listings.get(nodeid)
         if new or offset == 0:
             listing.refresh(self._directories.scan(path))
+            self._listings.trim()
         return listing
 
 
@@ -363,31 +375,7 @@ _HANDLERS: dict[int, Handler] = {
     Opcode.READDIR: Tree._readdir,
     Opcode.READDIRPLUS: Tree._readdirplus,
 }
-_SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY})
-# All others get ENOSYS, by which the kernel learns to do without: it checks
-# permissions by mode instead of ACCESS, closes without FLUSH, and asks GETATTR instead of STATX,
-# which could add no more than a birth time that Python cannot tell.
-_ERRORS: dict[int, int] = {
-    Opcode.IOCTL: errno.ENOTTY,
-    **dict.fromkeys(
-        (
-            Opcode.SETATTR,
-            Opcode.SYMLINK,
-            Opcode.MKNOD,
-            Opcode.MKDIR,
-            Opcode.UNLINK,
-            Opcode.RMDIR,
-            Opcode.RENAME,
-            Opcode.LINK,
-            Opcode.WRITE,
-            Opcode.SETXATTR,
-            Opcode.REMOVEXATTR,
-            Opcode.CREATE,
-            Opcode.FALLOCATE,
-            Opcode.RENAME2,
-            Opcode.COPY_FILE_RANGE,
-            Opcode.TMPFILE,
-        ),
-        errno.EROFS,
-    ),
-}
+# All that neither is answered nor would change anything gets ENOSYS, by which the kernel learns to
+# do without: it checks permissions by mode instead of ACCESS, closes without FLUSH, and asks GETATTR
+# instead of STATX, which could add no more than a birth time that Python cannot tell.
+_ERRORS: dict[int, int] = {Opcode.IOCTL: errno.ENOTTY, **dict.fromkeys(fuse.CHANGING, errno.EROFS)}

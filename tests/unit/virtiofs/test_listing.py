@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,7 +74,9 @@ def test_a_scan_tells_types_and_does_not_follow_links(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     odd = os.fsencode(tmp_path) + b"/\xff"
     Path(os.fsdecode(odd)).touch()
-    st_, rows = scan(os.fsencode(tmp_path))
+    fd = os.open(tmp_path, os.O_RDONLY)
+    st_, rows = scan(fd)
+    os.close(fd)
     assert st_.st_ino == tmp_path.stat().st_ino
     assert {(name, kind) for name, _, kind in rows} == {
         (b"file", 8),
@@ -85,9 +86,3 @@ def test_a_scan_tells_types_and_does_not_follow_links(tmp_path: Path) -> None:
         (b"\xff", 8),
     }
     assert all(ino == os.lstat(os.fsencode(tmp_path) + b"/" + name).st_ino for name, ino, _ in rows)
-
-
-def test_a_scan_follows_no_link(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(OSError, match="link"):
-        scan(os.fsencode(tmp_path / "link"))

@@ -15,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_smol.virtiofs import fuse
+from pytest_smol.virtiofs.beneath import Beneath
 from pytest_smol.virtiofs.fuse import InitFlag, Opcode
+from pytest_smol.virtiofs.hiding import Hiding
 from pytest_smol.virtiofs.hostfiles import Files
 from pytest_smol.virtiofs.observe import changed
+from pytest_smol.virtiofs.secrets import Secrets
 from pytest_smol.virtiofs.state import TreeState
 from pytest_smol.virtiofs.tree import FLAGS, VALID, Tree
 from pytest_smol.virtiofs.view import Content, Directory, HostPath, Link, View
@@ -373,15 +376,16 @@ def test_only_so_many_files_stay_open(client: Client, tmp_path: Path) -> None:
     for n in range(200):
         (tmp_path / f"{n}").write_text(f"{n}")
         assert client.read(client.walk(f"/host/{n}")) == b"%d" % n
-    assert len(os.listdir("/proc/self/fd")) == before + 64
+    assert len(os.listdir("/proc/self/fd")) == before + 64 + 1  # and the root
     client.forget(client.walk("/host/199"), 2)
-    assert len(os.listdir("/proc/self/fd")) == before + 63
+    assert len(os.listdir("/proc/self/fd")) == before + 63 + 1
     client.tree.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_file_that_was_read_last_stays_open_longest(tmp_path: Path) -> None:
-    files = Files(limit=2)
+    beneath = Beneath()
+    files = Files(beneath, Secrets(Hiding(), (), beneath), limit=2)
     for name in ("a", "b", "c"):
         (tmp_path / name).touch()
     paths = [os.fsencode(tmp_path / name) for name in ("a", "b", "c")]
@@ -393,6 +397,7 @@ def test_the_file_that_was_read_last_stays_open_longest(tmp_path: Path) -> None:
         os.fstat(second)
     assert files.get(1, b"/not/looked/at") == first
     files.close()
+    beneath.close()
 
 
 # Directories
