@@ -215,7 +215,7 @@ class HostPlugin:
         In a run of marked tests the header was printed before any was known.
         """
         lines = yield
-        if self._session is None:
+        if self._session is None or self._role.over:
             return lines
         if self._settings.everything:
             return [[line] for line in reversed(self._session.collection_lines)]

@@ -138,7 +138,10 @@ class SmolSession:
         A machine that goes wrong is not raised here: it is what collection, or
         each test that needs it, reports.
         """
-        for flavour in {where.flavour for where in self._members} or {self._default_flavour}:
+        flavours = {where.flavour for where in self._members} or {self._default_flavour}
+        for flavour in flavours:  # what is refused at all is refused before anything is begun
+            require_part(flavour.memory, self._part.memory)
+        for flavour in flavours:
             try:
                 self.open_guest(flavour)
             except (MachineError, SnapshotError):
