@@ -178,6 +178,7 @@ class GuestPlugin:
                 self._port.send("finish", index=number)
         except (session.Failed, KeyboardInterrupt, pytest.exit.Exception) as error:
             self._port.send("stop", **_stop(error))
+            _tear_down(session)
         self._at_end()
         self._port.send("done")
 
@@ -205,14 +206,24 @@ class GuestPlugin:
         return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
 
 
+def _tear_down(session: pytest.Session) -> None:
+    """Tear down what is still set up, as a session that was stopped does when it finishes."""
+    try:
+        session._setupstate.teardown_exact(None)
+    except Exception:  # at home it would end pytest itself, with the traceback of its own frames
+        return
+
+
 def _stop(error: BaseException) -> dict[str, Any]:
     """The fields of a ``stop`` message for what pytest raises to stop a run."""
     if isinstance(error, pytest.exit.Exception):
-        return {"kind": "exit", "reason": str(error.msg), "returncode": error.returncode}
+        return {"kind": "exit", "reason": str(error.msg), "returncode": error.returncode, "place": None}
     # pytest.Session.Interrupted is a KeyboardInterrupt.
     kinds = ((pytest.Session.Failed, "fail"), (pytest.Session.Interrupted, "stop"))
     kind = next((kind for raised, kind in kinds if isinstance(error, raised)), "interrupt")
-    return {"kind": kind, "reason": str(error), "returncode": None}
+    crash: Any = pytest.ExceptionInfo.from_exception(error).getrepr(style="short").reprcrash
+    place = [str(crash.path), crash.lineno] if kind == "interrupt" and crash is not None else None
+    return {"kind": kind, "reason": str(error), "returncode": None, "place": place}
 
 
 def _flat(lines: list[Any]) -> list[str]:

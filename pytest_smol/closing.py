@@ -108,7 +108,7 @@ class Closing:
         assert self._machine is not None
         while (message := self._machine.receive(self._deadline))["type"] != kind:
             if message["type"] == "stop":
-                self._stopped(Stop(message["kind"], message["reason"], message["returncode"]))
+                self._stopped(Stop.of(message, self._screen.clean))
             if message["type"] == "exit":
                 raise MachineError("pytest in the guest ended")
             if not (self._replaying and message["type"] == "screen") and not self._relay.take(message):
@@ -118,7 +118,7 @@ class Closing:
     def _stopped(self, stop: Stop) -> None:
         self.close()
         if stop.kind == "exit":
-            pytest.exit(self._screen.clean(stop.reason), returncode=stop.returncode)
+            pytest.exit(stop.reason, returncode=stop.returncode)
         raise KeyboardInterrupt
 
     def _output(self, name: str, data: bytes) -> None:

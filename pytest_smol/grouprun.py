@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,23 @@ class Stop:
     """What stopped the guest's pytest, and why.
 
     ``kind`` is ``exit`` or ``interrupt`` (raised), ``fail`` or ``stop`` (the
-    session's shouldfail or shouldstop); ``returncode`` is for ``exit``.
+    session's shouldfail or shouldstop); ``returncode`` is for ``exit``, ``place``,
+    file and line, for ``interrupt``.
     """
 
     kind: str
     reason: str
     returncode: int | None
+    place: tuple[str, int] | None = None
+
+    @classmethod
+    def of(cls, message: Message, clean: Callable[[str], str]) -> Stop:
+        """What a ``stop`` message says, its text made safe to show by ``clean``."""
+        place = message["place"]
+        if place is not None and [type(part) for part in place] != [str, int]:
+            raise ProtocolError("the guest says that it was stopped where no place is")
+        where = (clean(place[0]), place[1]) if place is not None else None
+        return cls(message["kind"], clean(message["reason"]), message["returncode"], where)
 
 
 class GroupRun:
@@ -123,7 +134,7 @@ class GroupRun:
         """Take a message that is about more than one report; False for any other."""
         kind = message["type"]
         if kind == "stop":
-            self.stop = Stop(message["kind"], self._reports.clean(message["reason"]), message["returncode"])
+            self.stop = Stop.of(message, self._reports.clean)
         elif self._relay.take(message):
             pass
         elif kind in KINDS and self._arrivals is not None:

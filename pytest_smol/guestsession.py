@@ -140,7 +140,7 @@ class Collected:
         elif kind == "usage_error":
             self.usage = [str(line) for line in message["lines"]]
         elif kind == "stop":
-            self.stop = Stop(message["kind"], message["reason"], message["returncode"])
+            self.stop = Stop.of(message, self.nodes.clean)
         elif kind == "collected":
             self.order, self.deselected = message["items"], message["deselected"]
             self.lines = [str(line) for line in message["lines"]]

@@ -63,7 +63,7 @@ class NodeTable:
     """
 
     def __init__(self, clean: Callable[[str], str]) -> None:
-        self._clean = clean
+        self.clean = clean
         self._rows: list[dict[str, Any]] = []
 
     def add(self, rows: list[Any]) -> None:
@@ -89,7 +89,7 @@ class NodeTable:
     def _text(self, value: Any) -> str:
         if not isinstance(value, str):
             raise TypeError("text is expected")
-        return self._clean(value)
+        return self.clean(value)
 
     def item_ids(self) -> list[str]:
         """The tests' node ids, by their number. Raises :class:`ProtocolError`."""

@@ -125,10 +125,9 @@ class HostPlugin:
             self._prepare()
             self._session = self._make_session()
             self._session.adopt(items, self._runs_in_vm)
-            self._session.start()
-            mixed = not self._settings.everything
-            plugin = SummaryPlugin(self._config, self._session, mixed)
+            plugin = SummaryPlugin(self._config, self._session, mixed=not self._settings.everything)
             self._config.pluginmanager.register(plugin, "smol-summary")
+            self._session.start()
         except SmolError as error:
             self._role.give_up(pytest.UsageError(str(error)))
         except SessionEnded as ended:

@@ -191,7 +191,7 @@ class SmolSession:
         session.testscollected = len(session.items)
         session.config.hook.pytest_collection_finish(session=session)
         if ended.stop is not None:
-            _obey(replace(ended.stop, reason=self._reports.clean(ended.stop.reason)), session)
+            _obey(ended.stop, session)
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:
@@ -347,7 +347,9 @@ def _obey(stop: Stop, session: pytest.Session) -> None:
     if stop.kind == "exit":
         pytest.exit(stop.reason, returncode=stop.returncode)
     if stop.kind == "interrupt":
-        raise KeyboardInterrupt(stop.reason)
+        interrupt = KeyboardInterrupt(*filter(None, [stop.reason]))
+        vars(interrupt)["smol_place"] = stop.place
+        raise interrupt
     if stop.kind == "fail":
         session.shouldfail = stop.reason
     else:

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from _pytest._code.code import ReprFileLocation
 
 from pytest_smol.session import SmolSession
 
@@ -39,6 +40,16 @@ class SummaryPlugin:
         place = "in VM" if self._smol.knows(report.nodeid) else "on host"
         shown = (f"{word[0]} {place}", word[1]) if isinstance(word, tuple) else f"{word} {place}"
         return category, letter, shown
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Let the reporter name the place in the guest: the one on the host says nothing."""
+        place = getattr(excinfo.value, "smol_place", None)
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        shown = getattr(reporter, "_keyboardinterrupt_memo", None)
+        if place is not None and shown is not None:
+            path, lineno = place
+            shown.reprcrash = ReprFileLocation(path, lineno, shown.reprcrash.message)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._session = session

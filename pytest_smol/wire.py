@@ -111,7 +111,7 @@ FROM_GUEST: Mapping[str, _Fields] = {
     "unsent": {"path": (str,), "reason": (str,)},
     "writes": {"paths": (list,), "more": (int,)},
     "state": {"plugin": (str,), "data": (dict,)},
-    "stop": {"kind": (str,), "reason": (str,), "returncode": (int, _NULL)},
+    "stop": {"kind": (str,), "reason": (str,), "returncode": (int, _NULL), "place": (list, _NULL)},
     "done": {},
     "replayed": {},
     "closed": {"exitstatus": (int,), "failure": (str,)},

@@ -426,7 +426,7 @@ def test_warnings_are_relayed(group: Group, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("kind", ["exit", "interrupt", "stop"])
 def test_a_stop_ends_the_group(group: Group, kind: str) -> None:
-    stop = {"type": "stop", "kind": kind, "reason": "\x1benough", "returncode": 3}
+    stop = {"type": "stop", "kind": kind, "reason": "\x1benough", "returncode": 3, "place": None}
     run = group.begin([FRESH, report("setup"), stop, DONE])
     assert shown(list(run.run(group.items[0], 60))) == [("setup", "passed")]
     assert run.stop == Stop(kind, "^[enough", 3)
@@ -434,7 +434,7 @@ def test_a_stop_ends_the_group(group: Group, kind: str) -> None:
 
 
 def test_a_machine_that_dies_while_it_stops_is_a_crash(group: Group) -> None:
-    stop = {"type": "stop", "kind": "exit", "reason": "", "returncode": None}
+    stop = {"type": "stop", "kind": "exit", "reason": "", "returncode": None, "place": None}
     run = group.begin([FRESH, stop, DEATH])
     assert ("setup", "failed") in shown(list(run.run(group.items[0], 60)))
     assert group.factory.running == []

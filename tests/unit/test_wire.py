@@ -109,7 +109,7 @@ def test_messages_before_a_bad_one_count() -> None:
         (b'{"type": "start", "index": true}', "wrong type"),
         (b'{"type": "start", "index": 1.0}', "wrong type"),
         (b'{"type": "start", "index": null}', "wrong type"),
-        (b'{"type": "stop", "kind": "", "reason": "", "returncode": "0"}', "wrong type"),
+        (b'{"type": "stop", "kind": "", "reason": "", "returncode": "0", "place": null}', "wrong type"),
     ],
 )
 def test_what_is_no_message_is_refused(body: bytes, reason: str) -> None:
@@ -124,7 +124,7 @@ def test_nesting_that_would_exhaust_a_stack_is_refused(nested: bytes) -> None:
 
 
 def test_a_null_that_a_field_allows_is_accepted() -> None:
-    message = {"type": "stop", "kind": "exit", "reason": "", "returncode": None}
+    message = {"type": "stop", "kind": "exit", "reason": "", "returncode": None, "place": None}
     assert decode(encode(message)) == [message]
 
 
