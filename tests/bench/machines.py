@@ -1,0 +1,165 @@
+"""Forks without pytest on the host: QEMU's floor, restoring, answering, reporting, and their memory."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from pytest_smol.factory import MachineFactory, fresh_identity
+from pytest_smol.groups import Flavour
+from pytest_smol.guestsession import GuestSession, Project
+from pytest_smol.machine import Machine
+from pytest_smol.options import Settings
+from pytest_smol.process import ChildProcess
+from pytest_smol.qmp import QmpClient
+from pytest_smol.reports import ReportBuilder
+from pytest_smol.snapshots import Snapshot
+from pytest_smol.wire import TO_GUEST
+from tests.bench.figures import Figure
+
+__all__ = ["measure", "measure_live"]
+
+_TESTS = """
+def test_passes():
+    assert 1 + 1 == 2
+
+def test_fails():
+    value = {"a": [1, 2], "b": "text"}
+    assert value == {"a": [1, 3], "b": "text"}
+"""
+
+PASSES, FAILS = 0, 1
+_LIMIT = 120.0
+
+
+class _NoReports:
+    """As much of a report builder as collecting needs."""
+
+    @staticmethod
+    def clean(text: str) -> str:
+        return text
+
+
+@contextmanager
+def session(directory: Path) -> Iterator[tuple[MachineFactory, Snapshot]]:
+    """A factory, and the session snapshot of a project of two tests in ``directory``."""
+    (directory / "test_two.py").write_text(_TESTS, "utf-8")
+    (directory / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n", "utf-8")
+    project = Project(
+        args=(),
+        argv=("pytest",),
+        rootdir=directory,
+        cwd=directory,
+        sys_path=tuple(sys.path),
+        env=Settings().guest_environment(),
+    )
+    with MachineFactory(Settings(), lambda text: print(f"  {text}", flush=True)) as factory:
+        guest = GuestSession(factory, project, Flavour(256, "host"), cast(ReportBuilder, _NoReports()))
+        guest.start(_LIMIT)
+        yield factory, guest.snapshot
+
+
+def qemu_floor(factory: MachineFactory) -> float:
+    """Milliseconds from the start of an empty machine of ours to its end."""
+    mine, other = socket.socketpair()
+    accelerator = factory.accelerator
+    argv = [factory.emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-S"]
+    argv += ["-machine", "microvm,acpi=on", "-accel", accelerator.name, "-cpu", accelerator.cpu, "-m", "256M"]
+    argv += ["-chardev", f"socket,id=qmp,fd={other.fileno()}", "-mon", "chardev=qmp,mode=control"]
+    begin = time.perf_counter()
+    with mine, other:
+        process = ChildProcess(argv, [other.fileno()])
+        other.close()
+        qmp = QmpClient(mine)
+        deadline = time.monotonic() + _LIMIT
+        qmp.negotiate(deadline)
+        qmp.execute("quit", deadline)
+        process.wait(_LIMIT)
+        taken = time.perf_counter() - begin
+        process.kill()
+    return taken * 1000
+
+
+def _until(machine: Machine, kind: str) -> None:
+    deadline = time.monotonic() + _LIMIT
+    while machine.receive(deadline)["type"] != kind:
+        continue
+
+
+_EMPTY: dict[type, Any] = {int: 0, bool: False, str: "", list: [], dict: {}, float: 0.0, type(None): None}
+
+
+def _order(number: int) -> dict[str, Any]:
+    """A ``run`` message for one test, with nothing in the fields that are not for it."""
+    fields = {name: _EMPTY[types[-1]] for name, types in TO_GUEST["run"].items()}
+    return {**fields, "type": "run", "steps": [[number, None]], "fresh": fresh_identity()}
+
+
+def one_fork(factory: MachineFactory, snapshot: Snapshot, number: int, ahead: float = 0) -> dict[str, float]:
+    """Milliseconds that one fork takes to each of its stages; ``ahead`` seconds pass before it is needed."""
+    begin = time.perf_counter()
+    machine = factory.fork(snapshot)
+    restored = time.perf_counter()
+    if ahead:
+        time.sleep(ahead)
+        begin = time.perf_counter()
+    machine.send(_order(number))
+    _until(machine, "fresh")
+    answered = time.perf_counter()
+    _until(machine, "finish")
+    reported = time.perf_counter()
+    factory.retire(machine)
+    ended = time.perf_counter()
+    marks = {"restored": restored, "first answer": answered, "report": reported}
+    taken = {stage: (mark - begin) * 1000 for stage, mark in marks.items()}
+    return {**taken, "test": (reported - answered) * 1000, "kill": (ended - reported) * 1000}
+
+
+def measure(directory: Path, count: int) -> Iterator[Figure]:
+    """The costs of a fork, all read in turn, so that a busy moment falls on all of them."""
+    floor, passing, failing, ahead = [], [], [], []
+    with session(directory) as (factory, snapshot):
+        one_fork(factory, snapshot, PASSES)
+        for _ in range(count):
+            floor.append(qemu_floor(factory))
+            passing.append(one_fork(factory, snapshot, PASSES))
+            failing.append(one_fork(factory, snapshot, FAILS))
+            ahead.append(one_fork(factory, snapshot, PASSES, ahead=0.2))
+    yield Figure("QEMU: start and quit", "ms", tuple(floor))
+    for stage in ("restored", "first answer", "report", "kill"):
+        yield Figure(f"fork to {stage}" if stage != "kill" else "kill a fork", "ms", _of(passing, stage))
+    yield Figure("fork to report, made ahead", "ms", _of(ahead, "report"))
+    yield Figure("in the fork: a passing test", "ms", _of(passing, "test"))
+    yield Figure("in the fork: a failing test", "ms", _of(failing, "test"))
+
+
+def _of(forks: Sequence[dict[str, float]], stage: str) -> tuple[float, ...]:
+    return tuple(fork[stage] for fork in forks)
+
+
+def private_memory(pid: int) -> float:
+    """MB that a process has for itself: Anonymous of proc(5)'s smaps_rollup.
+
+    Private_Dirty would count pages of the snapshot's file that are not yet on disk.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
+
+
+def measure_live(directory: Path, counts: Sequence[int]) -> Iterator[Figure]:
+    """Private memory of forks that wait for orders, at each of ``counts`` live ones."""
+    with session(directory) as (factory, snapshot):
+        forks: list[Machine] = []
+        for count in sorted(counts):
+            begin = time.perf_counter()
+            new = count - len(forks)
+            forks += [factory.fork(snapshot) for _ in range(new)]
+            taken = (time.perf_counter() - begin) * 1000 / new
+            yield Figure(f"fork, up to {count} live", "ms", (taken,))
+            sizes = tuple(private_memory(fork.process.pid) for fork in forks)
+            yield Figure(f"private memory of a fork, {count} live", "MB", sizes)
