@@ -48,12 +48,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, None, None]:
-    early_config.stash[_SYS_PATH] = tuple(path or os.getcwd() for path in sys.path)
+    early_config.stash[_SYS_PATH] = tuple(path or os.getcwd() for path in _own_path(early_config))
     if early_config.known_args_namespace.smol and not _in_guest():
         # With --smol no code of the project runs on the host; the guest loads its conftest files.
         early_config.known_args_namespace.noconftest = True
         options.leave_to_guest(early_config, parser, args)
     return (yield)
+
+
+def _own_path(config: pytest.Config) -> list[str]:
+    """``sys.path`` without the project's ``pythonpath``, which the guest's pytest adds itself."""
+    added = [str(path) for path in config.getini("pythonpath")]
+    is_added = hasattr(config, "_configure_python_path")  # else a plugin of pytest's adds it only later
+    return sys.path[len(added) :] if is_added and sys.path[: len(added)] == added else sys.path
 
 
 def pytest_configure(config: pytest.Config) -> None:
