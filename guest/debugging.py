@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from _pytest._io import TerminalWriter
+from _pytest.config import create_terminal_writer
 from _pytest.debugging import pytestPDB
 
 from pytest_smol.guest.port import Port
@@ -52,30 +55,29 @@ class Debugging:
         try:
             result = yield
             if isinstance(report, pytest.TestReport) and node.config.getoption("smol_shell"):
-                self._shell(node, report)
+                self._shell(node.config, report)
             return result
         finally:
             if isinstance(report, pytest.TestReport) and hasattr(report, "_pdbshown"):
                 self._port.send("pdb_shown")
 
-    def _shell(self, node: pytest.Item | pytest.Collector, report: pytest.TestReport) -> None:
-        """Show the failure, unless a debugger did, and open a shell where it happened."""
-        plugins = node.config.pluginmanager
-        capture: Any = plugins.get_plugin("capturemanager")
+    def _shell(self, config: pytest.Config, report: pytest.TestReport) -> None:
+        """Where there is a terminal, show the failure, unless a debugger did, and open a shell there."""
+        capture: Any = config.pluginmanager.get_plugin("capturemanager")
         if capture is not None:
             capture.suspend_global_capture(in_=True)
-        writer = node.config.get_terminal_writer()
-        if not hasattr(report, "_pdbshown"):
-            _show(writer, report, node.config.option.showcapture)
-            vars(report)["_pdbshown"] = True
         self._terminal.open()
         if self._terminal.is_tty:
-            print(f"smol: a shell where {report.nodeid} failed; exit goes on with the run", flush=True)
-            _run_shell()
+            writer = create_terminal_writer(config, sys.stdout)
+            if not hasattr(report, "_pdbshown"):
+                _show(writer, report, config.option.showcapture)
+                vars(report)["_pdbshown"] = True
+            writer.line(f"smol: a shell where {report.nodeid} failed; exit goes on with the run")
+            subprocess.call([shutil.which(os.environ.get("SHELL", "")) or "/bin/sh", "-i"])
         self._terminal.close()
 
 
-def _show(writer: Any, report: pytest.TestReport, captured: str) -> None:
+def _show(writer: TerminalWriter, report: pytest.TestReport, captured: str) -> None:
     """Show a failure as pytest does when it enters its debugger."""
     writer.line()
     for name, text in (("stdout", report.capstdout), ("stderr", report.capstderr), ("log", report.caplog)):
@@ -84,9 +86,4 @@ def _show(writer: Any, report: pytest.TestReport, captured: str) -> None:
             writer.line(text.removesuffix("\n"))
     writer.sep(">", "traceback")
     report.toterminal(writer)
-    writer.flush()
-
-
-def _run_shell() -> None:
-    shell = shutil.which(os.environ.get("SHELL", "")) or "/bin/sh"
-    subprocess.call([shell, "-i"])
+    writer.sep(">", "entering shell")
