@@ -135,6 +135,7 @@ class Closing:
         for report in reports:
             hook = self._config.hook.pytest_report_to_serializable
             data = hook(config=self._config, report=report)
+            data.pop("node", None)  # pytest-xdist's own object for the worker that sent the report
             more = _size(data)
             if size + more > BATCH and batch:
                 yield {"type": "replay", "reports": batch, "warnings": caught}

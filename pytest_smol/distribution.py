@@ -33,6 +33,9 @@ __all__ = ["Alone", "Controller", "Worker", "role_of"]
 #: Our key in ``workerinput`` and ``workeroutput``.
 _KEY = "smol"
 
+#: The fields of a :class:`~pytest_smol.guestsession.Project` that a worker takes from the controller.
+_TOLD = ("args", "argv", "cwd", "sys_path", "env", "files", "screen", "uncaptured", "plugins")
+
 
 def role_of(config: pytest.Config, sys_path: tuple[str, ...]) -> Alone:
     """What this process, which began with ``sys_path``, is.
@@ -60,10 +63,6 @@ class Alone:
 
         return Part()
 
-    def project(self, project: Project) -> Project:
-        """``project`` as a guest is to see it."""
-        return project
-
     def prepare(self, settings: Settings) -> str:
         """Make ready for machines for every test; what the user is to know of it. Raises SmolError."""
         return ""
@@ -87,7 +86,14 @@ class Controller(Alone):
 
     def __init__(self, config: pytest.Config, sys_path: Sequence[str]) -> None:
         self._config = config
-        self._sys_path = list(sys_path)
+        params = config.invocation_params
+        #: What a worker's own process does not know of the run that the user started.
+        self._told: dict[str, Any] = {
+            "args": tuple(str(arg) for arg in params.args),
+            "argv": tuple(sys.argv),
+            "cwd": str(params.dir),
+            "sys_path": tuple(sys_path),
+        }
         self._directory: RunDirectory | None = None
         self._memory: int | None = None
 
@@ -102,10 +108,14 @@ class Controller(Alone):
     def part(self) -> Part:
         from pytest_smol.sharing import Part, SessionShare
 
-        return Part(self._root(), SessionShare(self._root()))
+        return Part(self._agree, self._root(), SessionShare(self._root()))
 
-    def project(self, project: Project) -> Project:
-        return replace(project, loadgroup=self._config.option.dist == "loadgroup")
+    def _agree(self, project: Project) -> Project:
+        """Take note of what the guest is told: workers say the same, so they have the same snapshot."""
+        project = replace(project, loadgroup=self._config.option.dist == "loadgroup")
+        self._told = {name: getattr(project, name) for name in _TOLD}
+        self._told["cwd"] = str(project.cwd)
+        return project
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
         return _stopped_by_failures(ended)  # then it is for the workers to report
@@ -143,18 +153,8 @@ class Controller(Alone):
             told["share"] = str(self._root())
             told["memory"] = self._available() // max(1, node.workerinput["workercount"])
         if local:
-            told["project"] = self._invocation()
+            told["project"] = self._told
         node.workerinput[_KEY] = told
-
-    def _invocation(self) -> dict[str, Any]:
-        """What a worker's own process does not tell of the run that the user started."""
-        params = self._config.invocation_params
-        return {
-            "args": [str(arg) for arg in params.args],
-            "argv": list(sys.argv),
-            "cwd": str(params.dir),
-            "sys_path": self._sys_path,
-        }
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -186,19 +186,20 @@ class Worker(Alone):
         from pytest_smol.sharing import Part, SessionShare
 
         given = {key: value for key, value in self._input.items() if key != _KEY}
-        part = Part(workerinput=given, colour=bool(self._told.get("colour")))
+        part = Part(self._agree, workerinput=given, colour=bool(self._told.get("colour")))
         root = Path(self._told.get("share", "/nonexistent"))
         if not root.is_dir():  # this is another machine than the controller's
             return part
         return replace(part, directory=root, share=SessionShare(root), memory=self._told.get("memory"))
 
-    def project(self, project: Project) -> Project:
-        told = self._told.get("project", {})
-        invocation: dict[str, Any] = {key: tuple(value) for key, value in told.items() if key != "cwd"}
+    def _agree(self, project: Project) -> Project:
+        """``project`` as the controller has it, where this worker runs in the controller's place."""
+        told = dict(self._told.get("project", {}))
         if "cwd" in told:
-            invocation["cwd"] = Path(told["cwd"])
+            told["cwd"] = Path(told["cwd"])
+        # These are the worker's own, and come after the snapshot that all workers share.
         env = {key: value for key, value in project.env.items() if not key.startswith("PYTEST_XDIST_")}
-        return replace(project, env=env, loadgroup=self._loadgroup, **invocation)
+        return replace(project, **{"env": env, "loadgroup": self._loadgroup, **told})
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
         return _stopped_by_failures(ended)

@@ -176,7 +176,6 @@ class HostPlugin:
             sys_path=self._config.stash[_SYS_PATH],
             env=self._settings.guest_environment(),
         )
-        project = self._role.project(project)
         return SmolSession(self._config, self._settings, project, self._progress, self._role.part())
 
     def _progress(self, text: str) -> None:
@@ -193,7 +192,9 @@ class HostPlugin:
     def pytest_collection(self, session: pytest.Session) -> bool | None:
         if self._role.over:
             return True
-        if self._session is None or not self._role.runs_tests:
+        if self._session is None:
+            return None
+        if not self._role.runs_tests:
             return None
         if self._ended is not None:
             self._session.end_collection(session, self._ended)
@@ -231,6 +232,8 @@ class HostPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
+        if self._session is not None:  # where workers collect, this is when the header was shown
+            self._session.screen.release()
         return self._role.over or None
 
     @pytest.hookimpl(tryfirst=True)

@@ -82,13 +82,14 @@ class SmolSession:
         self._reports = ReportBuilder(config, self._part.colour)
         self.homecoming = Homecoming(config, settings, project.rootdir, self._reports.clean)
         self.screen = Screen(config, self._reports.clean)
-        self._project = replace(
+        told = replace(
             project,
             files=self.homecoming.order(),
             screen=self.screen.facts(),
             uncaptured=self.screen.uncaptured,
             plugins=plugin_modules(config),
         )
+        self._project: Project = self._part.agree(told)
         self._terminal = Terminal(config)
         self._relay = Relay(self._reports, self.screen)
         self.factory = MachineFactory(settings, progress, self._part.directory)
@@ -309,7 +310,12 @@ class SmolSession:
 
     @cached_property
     def closing(self) -> Closing | None:
-        """Where the run ends for plugins that only the guest has, None where it has none with an end."""
+        """Where the run ends for plugins that only the guest has, None where it has none with an end.
+
+        A distributed run ends in the controller, which has all reports.
+        """
+        if self._part.workerinput is not None:
+            return None
         guest = self._guests.get(self._default_flavour)
         if guest is None or not self._settings.everything or not guest.collected.closing:
             return None

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -52,16 +53,22 @@ class Shared:
     ended: tuple[int, str] | None = None
 
 
+def _as_it_is(project: Any) -> Any:
+    return project
+
+
 @dataclass(frozen=True)
 class Part:
     """What a process of a distributed run shares with the others; nothing in a run of one process.
 
+    What its guests are told goes through ``agree``, so that all are told the same.
     Its own directory is made in ``directory``, its guest sessions are in
     ``share``, and its machines may use ``memory`` bytes. ``workerinput`` is what
     pytest-xdist's controller told a worker, and ``colour`` whether that
     controller shows colours; both are None elsewhere.
     """
 
+    agree: Callable[[Any], Any] = _as_it_is
     directory: Path | None = None
     share: SessionShare | None = None
     memory: int | None = None
