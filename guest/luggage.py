@@ -43,6 +43,7 @@ class Luggage:
         self._plugins = wanted["plugins"]
         self._changes: Changes | None = None
         self._sent: dict[str, bytes] = {}
+        self._early: set[str] = set()
         self._config: pytest.Config
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -53,6 +54,8 @@ class Luggage:
         """Take what is there before the first test for known."""
         if self._changes is None and self._layer is not None:
             self._changes = Changes(self._layer, self._layer.prefix if self._show else self._root)
+            # What was written while tests were collected goes with the first.
+            self._early = set(filter(self._is_wanted, self._changes.known()))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -71,6 +74,8 @@ class Luggage:
             return
         changes, unsure = self._changes.next()
         homeward = {path for path in changes if self._is_wanted(path)} | unsure & self._sent.keys()
+        homeward |= self._early
+        self._early = set()
         for path in sorted(homeward):
             if changes.get(path) != "deleted":
                 self._send_file(path, known=self._sent.get(path) if path in unsure else None)

@@ -107,6 +107,10 @@ class Changes:
         self._unsure: set[str] = set()
         self.next()
 
+    def known(self) -> list[str]:
+        """The files that the last look found."""
+        return [path for path, (mode, *_) in self._known.items() if stat.S_ISREG(mode)]
+
     def next(self) -> tuple[dict[str, str], set[str]]:
         """How each path changed since the last look, and the files that may have.
 

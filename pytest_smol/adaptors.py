@@ -31,6 +31,11 @@ _MAX_LINE = 1 << 31
 #: The names that hypothesis.database gives to keys and values: the start of a digest, without a suffix.
 _HYPOTHESIS_EXAMPLE = r"(?:.+/)?[0-9a-f]{16}/[0-9a-f]{16}"
 
+#: What else hypothesis keeps in its directory; none of it is a program's text.
+_HYPOTHESIS_CACHE = (
+    r"(?:.+/)?\.hypothesis/(?:\.gitignore|constants/[0-9a-f]{16}|unicode_data/[0-9.]+/[a-z]+\.json\.gz)"
+)
+
 
 class Adaptor(Protocol):
     """One plugin of the host's."""
@@ -49,6 +54,9 @@ class Adaptor(Protocol):
 
     def take(self, data: dict[str, Any]) -> None:
         """Take what a guest's plugin gathered. Raises ValueError for what it cannot be."""
+
+    def lost(self) -> str:
+        """A machine is gone before it told all; what the user should know of that, or nothing."""
 
     def finish(self) -> None:
         """Give the plugin all that was taken, before its own end of the run."""
@@ -69,6 +77,9 @@ class _Plain:
 
     def take(self, data: dict[str, Any]) -> None:
         raise ValueError("nothing is expected")
+
+    def lost(self) -> str:
+        return ""
 
     def finish(self) -> None:
         return
@@ -127,6 +138,9 @@ class _Coverage(_Plain):
             self._data = kind(basename=base, suffix=f"smol.{os.getpid()}.{secrets.token_hex(4)}")
         return self._data
 
+    def lost(self) -> str:
+        return "what coverage measured in the VM is lost with it"
+
     def closing(self) -> None:
         """Leave nothing to the next run that pytest-cov did not combine; its controller does so later."""
         if self._data is not None and not hasattr(self._config, "workerinput"):
@@ -154,9 +168,9 @@ def _arcs_by_context(data: Mapping[str, Any]) -> dict[str, dict[str, Iterable[tu
 
 
 class _Hypothesis(_Plain):
-    """The example database: failing examples are tried first by the next run."""
+    """The example database: failing examples are tried first by the next run. And what takes long to make."""
 
-    patterns = (_HYPOTHESIS_EXAMPLE,)
+    patterns = (_HYPOTHESIS_EXAMPLE, _HYPOTHESIS_CACHE)
     tells = False
 
 
@@ -177,6 +191,11 @@ class _Syrupy(_Plain):
 
     def take(self, data: dict[str, Any]) -> None:
         self._reports.append(checked_report(data, self._config.rootpath, self._directory))
+
+    def lost(self) -> str:
+        """What the machine's tests used would be taken for unused, and removed."""
+        self._config.option.disable_unused_snapshots = True
+        return "syrupy does not look for unused snapshots: what it knew of the VM's tests is lost with it"
 
     def finish(self) -> None:
         session: Any = getattr(self._config, "_syrupy", None)
@@ -240,6 +259,13 @@ _TABLE: Mapping[str, tuple[Callable[[pytest.Config], bool], Callable[[pytest.Con
     "syrupy": (_loaded("syrupy"), _Syrupy),
     "benchmark": (_loaded("pytest_benchmark.plugin"), _Benchmark),
 }
+
+
+def keep_files_whole(config: pytest.Config) -> None:
+    """Let pytest-xdist give the tests of a file to one worker where a machine is to have them all."""
+    spread = getattr(config.option, "dist", "no") in ("load", "worksteal")
+    if spread and any(adaptor.boundary == "module" for adaptor in in_use(config).values()):
+        config.option.dist = "loadfile"
 
 
 def in_use(config: pytest.Config) -> dict[str, Adaptor]:

@@ -100,6 +100,8 @@ class GroupRun:
             yield from self._exchange(test)
         except SmolError as error:
             yield from test.crashed(error, self._machine)
+            if self._arrivals is not None:
+                self._arrivals.lost(item.nodeid)
             self.close()
         _, following = self._steps.pop(0)
         self._told -= 1

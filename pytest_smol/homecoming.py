@@ -106,6 +106,12 @@ class Homecoming:
         about = {"warning_message": caught, "when": "runtest", "nodeid": nodeid, "location": None}
         self._config.hook.pytest_warning_recorded.call_historic(kwargs=about)
 
+    def lost(self, nodeid: str) -> None:
+        """A machine is gone before its end, in or after the test ``nodeid``."""
+        for adaptor in self._adaptors.values():
+            if text := adaptor.lost():
+                self.warn(text, nodeid)
+
     def finish(self) -> None:
         """Before plugins end the run: they have all that came of guests then."""
         for adaptor in self._adaptors.values():
@@ -206,8 +212,11 @@ class Arrivals:
         self.tell(report.nodeid, report.sections)
         return report
 
-    def lost(self, nodeid: str, error: SmolError) -> None:
-        """Tell that a machine went wrong after its last test, before all that it had was home."""
+    def lost(self, nodeid: str, error: SmolError | None = None) -> None:
+        """A machine went wrong before all it had was home; tell an ``error`` that no test reports."""
+        self._homecoming.lost(nodeid)
+        if error is None:
+            return
         text = self._homecoming.clean(str(error))
         self._homecoming.warn(f"the VM went wrong after its last test: {text}", nodeid)
 

@@ -75,6 +75,9 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = options.Settings.from_config(config)
     except SmolError as error:
         raise pytest.UsageError(str(error)) from error
+    from pytest_smol.adaptors import keep_files_whole
+
+    keep_files_whole(config)
     role = distribution.role_of(config, config.stash[_SYS_PATH])
     config.pluginmanager.register(role, "smol-role")
     config.pluginmanager.register(HostPlugin(config, settings, role), "smol-host")
@@ -271,7 +274,7 @@ class HostPlugin:
 
     # --- end ------------------------------------------------------------------------------
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @pytest.hookimpl(wrapper=True, trylast=True)  # within pytest-xdist's, which sends off what a worker has
     def pytest_sessionfinish(self) -> Generator[None, None, None]:
         """Let plugins end the run with what they gathered in guests."""
         if self._session is None:
