@@ -1,11 +1,10 @@
 """Puts what a guest says on several ports into the order in which it said it; no I/O.
 
-Messages and output leave a guest over ports of their own. Before each message
-the guest writes a marker to its output ports. A write to a virtio-serial port
-is over when the host has the bytes (virtio 1.2, 5.3), so whoever reads a
-message first and the outputs afterwards has all markers that belong to it.
-A guest that leaves markers out, or writes some of its own, puts nothing but
-its own output in the wrong place.
+Messages and output leave a guest over ports of their own, which QEMU serves in
+any order. Before each message the guest writes a marker to its output ports:
+the output before it belongs before the message, that after it behind. A guest
+that leaves markers out, or writes some of its own, puts nothing but its own
+output in the wrong place.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ __all__ = ["Interleaver"]
 #: Takes the name of a stream and bytes of it.
 Show = Callable[[str, bytes], None]
 
+#: What a guest may mark.
+STREAMS = ("stdout", "stderr")
+
 #: The most output in bytes that is held back for a message, per stream.
 MOST_HELD = 1 << 20
 
@@ -27,34 +29,45 @@ MOST_HELD = 1 << 20
 class Interleaver:
     """Output and messages in; both out in the guest's order.
 
-    Feed messages before the output that was read after them. While a guest
-    writes no markers, its output is due when it comes.
+    While a guest writes no markers to a stream, its output is due when it comes.
     """
 
     def __init__(self) -> None:
         #: Those that wait to be taken.
         self.messages: deque[Message] = deque()
-        self._streams: dict[str, _Stream] = {}
+        self._streams = {name: _Stream() for name in STREAMS}
 
     def message(self, message: Message) -> None:
         """Take a message."""
         self.messages.append(message)
 
     def output(self, name: str, data: bytes) -> bytes:
-        """Take output of the stream ``name``; gives the part of it that is no marker."""
-        stream = self._streams.setdefault(name, _Stream())
-        return stream.add(data)
+        """Take output of one of :data:`STREAMS`; gives the part of it that is no marker."""
+        return self._streams[name].add(data)
 
     def next(self, show: Show) -> Message | None:
-        """The next message, None if there is none; ``show`` is given the output that comes before it."""
+        """The next message; ``show`` is given the output that comes before it.
+
+        None if there is none, or if it still :attr:`waits` for its markers.
+        """
         for name, stream in self._streams.items():
             for data in stream.due():
                 show(name, data)
-        if not self.messages:
+        if not self.messages or self.waits:
             return None
         for stream in self._streams.values():
             stream.pass_marker()
         return self.messages.popleft()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a message is there, but not yet all the markers before it."""
+        return bool(self.messages) and any(stream.lacks_marker for stream in self._streams.values())
+
+    def give_up(self) -> None:
+        """Wait no more for markers of the streams that lack one: the guest leaves them out."""
+        for stream in self._streams.values():
+            stream.is_marked = stream.is_marked and not stream.lacks_marker
 
     def flush(self, show: Show) -> None:
         """Give all output that is left to ``show``: no message will come any more."""
@@ -70,6 +83,15 @@ class _Stream:
         self._parts: deque[bytes | None] = deque()
         self._unfinished = b""
         self._held = 0
+        #: How many messages were taken before their markers came.
+        self._ahead = 0
+        #: Whether the guest marks this stream, for all that is known.
+        self.is_marked = False
+
+    @property
+    def lacks_marker(self) -> bool:
+        """Whether a marker is to come before all that is here."""
+        return self.is_marked and None not in self._parts
 
     def add(self, data: bytes) -> bytes:
         *whole, last = (self._unfinished + data).split(MARKER)
@@ -78,9 +100,16 @@ class _Stream:
         texts = [*whole, last[: len(last) - kept]]
         for number, text in enumerate(texts):
             if number:
-                self._parts.append(None)
+                self._add_marker()
             self._append(text)
         return b"".join(texts)
+
+    def _add_marker(self) -> None:
+        if self._ahead:  # its message is gone
+            self._ahead -= 1
+        else:
+            self._parts.append(None)
+            self.is_marked = True
 
     def _append(self, text: bytes) -> None:
         if text:
@@ -96,9 +125,11 @@ class _Stream:
                 yield part
 
     def pass_marker(self) -> None:
-        """The message of the first marker is taken; a guest may have left its marker out."""
+        """The message of the first marker is taken."""
         if self._parts and self._parts[0] is None:
             self._parts.popleft()
+        else:
+            self._ahead += 1
 
     def rest(self) -> Iterator[bytes]:
         yield from filter(None, self._parts)

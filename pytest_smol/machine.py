@@ -39,6 +39,9 @@ _LAST_WORDS = 5.0
 #: The longest that poll(2) is asked to wait at once, in seconds.
 _LONGEST_WAIT = 86400.0
 
+#: How long to wait for output that a guest wrote before a message that has come, in seconds.
+_MARKER_WAIT = 5.0
+
 #: How often one stream is read before the others have their turn; holds the largest frame.
 _MOST_READS = 2 * (MAX_FRAME >> 16)
 
@@ -202,6 +205,9 @@ class Machine:
         :class:`ProtocolError` for a message that the protocol forbids.
         """
         while (message := self.interleaver.next(self._show)) is None:
+            if self.interleaver.waits:
+                self._await_markers()
+                continue
             if self._died or self._ended:
                 raise self._death()
             left = deadline - time.monotonic()
@@ -230,6 +236,14 @@ class Machine:
     def terminal(self) -> socket.socket:
         """The port ``terminal``; it does not block."""
         return self._sockets["terminal"]
+
+    def _await_markers(self) -> None:
+        """Wait for the output that comes before a message. The message is here, so it is not far."""
+        end = time.monotonic() + _MARKER_WAIT
+        while self.interleaver.waits:
+            left = end - time.monotonic()
+            if self._died or self._ended or left <= 0 or not self._take(left):
+                self.interleaver.give_up()
 
     def _show(self, name: str, data: bytes) -> None:
         if self._on_output is not None:
@@ -266,7 +280,7 @@ class Machine:
         if self.mount.failure is not None:
             raise self.mount.failure
         # The last words of a dying machine count, so every source is read before the verdict. Messages come
-        # first: the output that a guest wrote before one is then there as well.
+        # first: most of the output before one is then there as well.
         alive = [self._take_from(name, self._sockets[name]) for name in sorted(self._sockets, key=_read_late)]
         if not all([self.qmp.receive(), *alive]):
             self._ended = True

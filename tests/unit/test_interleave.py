@@ -91,6 +91,40 @@ def test_output_is_due_at_once_while_no_marker_comes() -> None:
     assert taker.take_all() == [("stdout", "some\x1emore")]
 
 
+def test_a_message_waits_for_the_output_before_it() -> None:
+    taker = Taker()
+    taker.interleaver.output("stdout", MARKER)
+    taker.interleaver.message(message("first"))
+    taker.interleaver.message(message("second"))
+    assert taker.take_all() == ["first"]
+    assert taker.interleaver.waits
+    taker.interleaver.output("stdout", b"text" + MARKER[:5])
+    assert taker.take_all() == ["first", ("stdout", "text")]
+    taker.interleaver.output("stdout", MARKER[5:])
+    assert not taker.interleaver.waits
+    assert taker.take_all() == ["first", ("stdout", "text"), "second"]
+
+
+def test_a_marker_that_comes_after_its_message_holds_up_nothing() -> None:
+    taker = Taker()
+    taker.interleaver.message(message("first"))
+    assert taker.take_all() == ["first"]
+    taker.interleaver.output("stdout", b"a" + MARKER + b"b" + MARKER)
+    assert taker.take_all() == ["first", ("stdout", "ab")]
+    taker.interleaver.message(message("second"))
+    assert taker.take_all() == ["first", ("stdout", "ab"), "second"]
+
+
+def test_nobody_waits_for_a_guest_that_marks_no_more() -> None:
+    taker = Taker()
+    taker.interleaver.output("stdout", MARKER)
+    for number in range(3):
+        taker.interleaver.message(message(number))
+    assert taker.take_all() == [0]
+    taker.interleaver.give_up()
+    assert taker.take_all() == [0, 1, 2]
+
+
 def test_markers_are_no_output() -> None:
     taker = Taker()
     assert taker.interleaver.output("stderr", b"a" + MARKER + b"b" + MARKER) == b"ab"

@@ -26,7 +26,7 @@ from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.state import TreeState
 from pytest_smol.virtiofs.tree import Tree
 from pytest_smol.virtiofs.view import View
-from pytest_smol.wire import MAX_FRAME
+from pytest_smol.wire import MARKER, MAX_FRAME
 from tests.unit.fake_qemu import asked, make_emulator
 
 Start = Callable[..., Machine]
@@ -207,14 +207,14 @@ def test_closing_kills_and_leaves_nothing_open(start: Start) -> None:
 
 def test_messages_go_both_ways(start: Start) -> None:
     machine = start("message = qemu.hear(); qemu.say('nodes', rows=message['steps']); qemu.rest()")
-    machine.send({"type": "run", "steps": [[1, 2]], "failed": 0, "fresh": {}})
+    machine.send({"type": "run", "steps": [[1, 2]], "failed": 0})
     assert machine.receive(soon()) == {"type": "nodes", "rows": [[1, 2]]}
 
 
 def test_a_large_message_crosses_in_both_directions(start: Start) -> None:
     machine = start("message = qemu.hear(); qemu.say('nodes', rows=message['steps']); qemu.rest()")
     rows = ["x" * 1000] * (MAX_FRAME // 1100)
-    machine.send({"type": "run", "steps": rows, "failed": 0, "fresh": {}})
+    machine.send({"type": "run", "steps": rows, "failed": 0})
     assert machine.receive(soon())["rows"] == rows
 
 
@@ -270,7 +270,7 @@ def test_what_has_arrived_is_given_even_after_the_deadline(start: Start) -> None
         "qemu.send('control', b'\\xff\\xff\\xff\\xff')",
         "qemu.send('control', b'\\5\\0\\0\\0hello')",
         "qemu.say('finish')",
-        "qemu.say('run', steps=[], failed=0, fresh={})",
+        "qemu.say('run', steps=[], failed=0)",
         "qemu.say('died', status=0, signal=None)",
         "qemu.say('done', 'lifecycle')",
         "qemu.send('lifecycle', b'\\xff\\xff\\xff\\xff')",
@@ -314,7 +314,7 @@ def test_a_broken_file_server_protocol_is_an_error(start: Start) -> None:
 def test_a_guest_that_does_not_read_is_a_timeout(start: Start) -> None:
     machine = start("qemu.rest()")
     with pytest.raises(MachineTimeout, match="does not read"):
-        machine.send({"type": "run", "steps": ["x" * (4 << 20)], "failed": 0, "fresh": {}})
+        machine.send({"type": "run", "steps": ["x" * (4 << 20)], "failed": 0})
 
 
 # --- console and output
@@ -393,7 +393,7 @@ def test_sending_to_the_dead_is_a_death(start: Start) -> None:
     machine = start("sys.exit(4)")
     machine.process.wait(60)
     with pytest.raises(MachineDied, match="status 4"):
-        machine.send({"type": "run", "steps": [], "failed": 0, "fresh": {}})
+        machine.send({"type": "run", "steps": [], "failed": 0})
 
 
 @pytest.mark.usefixtures("short_steps")
@@ -423,3 +423,27 @@ def test_an_aborted_test_says_where_it_hangs(start: Start) -> None:
 @pytest.mark.parametrize("script", ["qemu.rest()", "sys.exit(0)"])
 def test_an_abort_that_nobody_hears_comes_back(start: Start, script: str) -> None:
     start(script).abort_test()
+
+
+def test_a_message_waits_for_the_output_that_came_before_it(start: Start) -> None:
+    seen: list[tuple[str, bytes]] = []
+    script = f"""
+    marker = {MARKER!r}
+    qemu.send('stdout', marker)
+    qemu.say('start', index=0)
+    qemu.say('finish', index=0)
+    time.sleep(0.2)
+    qemu.send('stdout', b'said before' + marker)
+    qemu.rest()
+    """
+    machine = start(script, on_output=lambda name, data: seen.append((name, data)))
+    assert machine.receive(soon())["type"] == "start"
+    assert machine.receive(soon())["type"] == "finish"
+    assert seen == [("stdout", b"said before")]
+
+
+def test_a_guest_that_marks_no_more_is_not_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_smol.machine._MARKER_WAIT", 0.1)
+    script = f"qemu.send('stdout', {MARKER!r}); qemu.say('start', index=0); qemu.say('finish', index=0); qemu.rest()"
+    machine = start(script)
+    assert [machine.receive(soon())["type"] for _ in range(2)] == ["start", "finish"]

@@ -82,6 +82,7 @@ class Result:
     stdout: str
     stderr: str
     cases: Mapping[str, Case]
+    junit: str = ""
 
     @property
     def output(self) -> str:
@@ -132,7 +133,8 @@ class Run:
         if self._junit.exists() and self._junit.stat().st_size:
             elements = ET.parse(self._junit).getroot().iter("testcase")
             cases = {element.get("name", ""): _case(element) for element in elements}
-        return Result(status, self.stdout, self._stderr.read_text("utf-8", "replace"), cases)
+        junit = self._junit.read_text("utf-8") if self._junit.exists() else ""
+        return Result(status, self.stdout, self._stderr.read_text("utf-8", "replace"), cases, junit)
 
 
 @dataclass
