@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -62,6 +64,21 @@ class TestUnittestStyle:
 
 def warm_up() -> None:
     """Run a small suite of every outcome, so that what pytest and its plugins need is loaded."""
+    with _without("readline"):  # it keeps the type of terminal that it finds when it is loaded
+        _load_all()
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let importing ``module`` fail."""
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def _load_all() -> None:
     for name in _WARM_MODULES:
         try:
             importlib.import_module(name)
@@ -94,4 +111,4 @@ class _Silent:
             self._steps = [[row["item"]["number"], None] for row in fields["rows"] if "item" in row]
 
     def receive(self) -> dict[str, Any]:
-        return {"type": "run", "steps": self._steps, "failed": 0, "fresh": None}
+        return {"type": "run", "steps": self._steps, "failed": 0}

@@ -196,6 +196,7 @@ _OPTIONAL: Mapping[str, Shape] = {
     "smol_teststatus": _status,  # ours: what this hook of a plugin that only the guest has gives
     "smol_shown": _flag,  # ours: longrepr is what an object would have shown, and no text at home
     "rerun": _integer,
+    "_pdbshown": _flag,  # pytest's: a debugger showed the failure, so it is not shown again
     "_hypothesis_stats": _text,  # what --hypothesis-show-statistics shows at the end
     "_report_type": _one_of("SubTestReport"),
     "_subtest.context": _record(msg=_maybe(_text), kwargs=_properties),
