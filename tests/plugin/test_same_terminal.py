@@ -72,17 +72,25 @@ def test_order_in_machines_of_their_own(lab: Lab) -> None:
 
 
 def test_standard_error_stands_where_it_was_written(lab: Lab) -> None:
-    """Both streams in one, as on a terminal."""
+    """On a terminal, where both streams are one."""
     lab.project(
+        one_stream="""
+            import os, sys
+            def pytest_sessionstart():
+                if "SMOL_GUEST" not in os.environ:
+                    sys.stderr = sys.stdout
+        """,
         test_a="""
             import sys
             def test_a():
-                print("out"); print("err", file=sys.stderr)
+                print("out")
+                print("err", file=sys.stderr)
             def test_b(): sys.stderr.write("err of b\\n")
-        """
+            def test_c(): print("out of c")
+        """,
     )
-    lab.together = True
-    lab.same("-s", "-s -v")
+    outcome = lab.same(*(f"-p one_stream -o pythonpath=. {args}" for args in ("-s", "-s -v")))
+    assert "err of b" in outcome.text
 
 
 WRITES = """

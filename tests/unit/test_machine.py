@@ -444,6 +444,6 @@ def test_a_message_waits_for_the_output_that_came_before_it(start: Start) -> Non
 
 def test_a_guest_that_marks_no_more_is_not_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_smol.machine._MARKER_WAIT", 0.1)
-    script = f"qemu.send('stdout', {MARKER!r}); qemu.say('start', index=0); qemu.say('finish', index=0); qemu.rest()"
-    machine = start(script)
+    marked = f"qemu.send('stdout', {MARKER!r})"
+    machine = start(f"{marked}; qemu.say('start', index=0); qemu.say('finish', index=0); qemu.rest()")
     assert [machine.receive(soon())["type"] for _ in range(2)] == ["start", "finish"]
