@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from _pytest import junitxml
 
 #: Options of pytest-xdist with which it distributes nothing (xdist/remote.py, setup_config).
 _OFF: dict[str, Any] = {
@@ -31,10 +32,10 @@ _VARIABLES = {
 
 
 class NoDistribution:
-    """Switches pytest-xdist off; ``loadgroup`` tells that the host distributes by ``xdist_group`` marks."""
+    """Switches pytest-xdist off; ``dist`` is its option of that name on the host, ``no`` without it."""
 
-    def __init__(self, loadgroup: bool) -> None:
-        self._loadgroup = loadgroup
+    def __init__(self, dist: str) -> None:
+        self._dist = dist
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> Iterator[None]:
@@ -43,12 +44,18 @@ class NoDistribution:
                 setattr(config.option, name, value)
         return (yield)
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """As in a worker there is no junit report, to which only the controller could add."""
+        if self._dist != "no":
+            junitxml.pytest_unconfigure(config)
+
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Name tests as pytest-xdist's own workers do, by what its schedulers find their group.
 
         Like theirs this has no effect from pytest 9.2 on, which keeps ids elsewhere.
         """
-        for item in items if self._loadgroup else ():
+        for item in items if self._dist == "loadgroup" else ():
             groups = {_group(mark) for mark in item.iter_markers("xdist_group")}
             if groups:
                 plain: Any = item

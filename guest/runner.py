@@ -63,7 +63,7 @@ def main(control: int, pumps: socket.socket) -> None:
     mark_output(port, order["uncaptured"])
     reporter = ReporterPlugin(port, order["screen"])
     guest = GuestPlugin(port, reporter, order["plugins"], luggage.end)
-    distribution = NoDistribution(order["loadgroup"])
+    distribution = NoDistribution(order["dist"])
     plugins = [guest, reporter, luggage, distribution, Debugging(port, terminal)]
     status = pytest.main(order["args"], plugins=plugins)
     sys.stdout.flush()

@@ -112,7 +112,7 @@ class Controller(Alone):
 
     def _agree(self, project: Project) -> Project:
         """Take note of what the guest is told: workers say the same, so they have the same snapshot."""
-        project = replace(project, loadgroup=self._config.option.dist == "loadgroup")
+        project = replace(project, dist=_manner(self._config.option.dist == "loadgroup"))
         self._told = {name: getattr(project, name) for name in _TOLD}
         self._told["cwd"] = str(project.cwd)
         return project
@@ -180,7 +180,7 @@ class Worker(Alone):
         self._input: dict[str, Any] = plain.workerinput
         self._output: dict[str, Any] = plain.workeroutput
         self._told: dict[str, Any] = self._input.get(_KEY, {})
-        self._loadgroup = bool(getattr(config.option, "loadgroup", False))
+        self._dist = _manner(bool(getattr(config.option, "loadgroup", False)))
 
     def part(self) -> Part:
         from pytest_smol.sharing import Part, SessionShare
@@ -199,7 +199,7 @@ class Worker(Alone):
             told["cwd"] = Path(told["cwd"])
         # These are the worker's own, and come after the snapshot that all workers share.
         env = {key: value for key, value in project.env.items() if not key.startswith("PYTEST_XDIST_")}
-        return replace(project, **{"env": env, "loadgroup": self._loadgroup, **told})
+        return replace(project, **{"env": env, "dist": self._dist, **told})
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
         return _stopped_by_failures(ended)
@@ -222,6 +222,11 @@ class Worker(Alone):
         sendable = [line.encode("utf-8", "backslashreplace").decode() for line in lines]
         code = None if returncode is None else int(returncode)
         self._output.setdefault(_KEY, {"lines": sendable, "returncode": code})
+
+
+def _manner(by_groups: bool) -> str:
+    """What a guest is told of ``--dist``: workers do not know more of it."""
+    return "loadgroup" if by_groups else "load"
 
 
 def _stopped_by_failures(ended: SessionEnded) -> bool:

@@ -37,7 +37,7 @@ MIN_COLLECTION_TIME = 600.0
 class Project:
     """What a guest needs to know of the host's run of pytest.
 
-    ``loadgroup`` tells that pytest-xdist distributes by ``xdist_group`` marks, ``files``
+    ``dist`` is the way in which pytest-xdist distributes its tests (``no``: it does not), ``files``
     what a guest is to send home beside reports, ``screen`` what its plugins write to,
     ``uncaptured`` that what tests print is shown as it comes, and ``plugins`` the modules
     of the host's plugins.
@@ -49,7 +49,7 @@ class Project:
     cwd: Path
     sys_path: tuple[str, ...]
     env: dict[str, str]
-    loadgroup: bool = False
+    dist: str = "no"
     files: Message = field(default_factory=dict)
     screen: Message = field(default_factory=dict)
     uncaptured: bool = False
@@ -86,7 +86,7 @@ class Project:
             "screen": self.screen,
             "uncaptured": self.uncaptured,
             "plugins": list(self.plugins),
-            "loadgroup": self.loadgroup,
+            "dist": self.dist,
             "files": self.files,
             "fresh": fresh_identity(),
         }

@@ -63,7 +63,7 @@ TO_GUEST: Mapping[str, _Fields] = {
         "screen": (dict,),
         "uncaptured": (bool,),
         "plugins": (list,),
-        "loadgroup": (bool,),
+        "dist": (str,),
         "files": (dict,),
         "fresh": (dict,),
     },

@@ -25,21 +25,21 @@ def pytest_configure(config):
 def test_what_the_command_line_says_of_distribution_is_undone(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(OPTIONS)
     args = ("--numprocesses=2", "--dist=load", "--tx=popen", "-s")
-    result = pytester.runpytest_inprocess(*args, plugins=[NoDistribution(loadgroup=False)])
+    result = pytester.runpytest_inprocess(*args, plugins=[NoDistribution("no")])
     result.stdout.fnmatch_lines(["distribution: [[]None, 'no', [[]]]"])
 
 
 def test_without_pytest_xdist_there_is_nothing_to_undo(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test(request): assert not hasattr(request.config.option, 'dist')")
-    pytester.runpytest_inprocess(plugins=[NoDistribution(loadgroup=False)]).assert_outcomes(passed=1)
+    pytester.runpytest_inprocess(plugins=[NoDistribution("no")]).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(
-    ("loadgroup", "expected"),
-    [(True, ["a@default", "b@x", "c@x_y", "d"]), (False, ["a", "b", "c", "d"])],
+    ("dist", "expected"),
+    [("loadgroup", ["a@default", "b@x", "c@x_y", "d"]), ("load", ["a", "b", "c", "d"])],
 )
 def test_tests_are_named_by_their_group_where_it_counts(
-    pytester: pytest.Pytester, loadgroup: bool, expected: list[str]
+    pytester: pytest.Pytester, dist: str, expected: list[str]
 ) -> None:
     pytester.makeconftest(OPTIONS)
     pytester.makepyfile(
@@ -59,8 +59,17 @@ def test_tests_are_named_by_their_group_where_it_counts(
     items, _ = pytester.inline_genitems()
     if not hasattr(items[0], "_nodeid"):
         pytest.skip("pytest 9.2 and newer keep ids where pytest-xdist does not look for them")
-    NoDistribution(loadgroup).pytest_collection_modifyitems(items)
+    NoDistribution(dist).pytest_collection_modifyitems(items)
     assert [item.nodeid.rpartition("test_")[2] for item in items] == expected
+
+
+@pytest.mark.parametrize(("dist", "expected"), [("load", 0), ("no", 1)])
+def test_only_where_nothing_is_distributed_tests_add_to_a_junit_report(
+    pytester: pytest.Pytester, dist: str, expected: int
+) -> None:
+    pytester.makepyfile("def test(record_property): record_property('name', 'value')")
+    result = pytester.runpytest_inprocess("--junitxml=junit.xml", plugins=[NoDistribution(dist)])
+    result.assert_outcomes(passed=1, warnings=expected)
 
 
 def test_the_worker_is_where_tests_look_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

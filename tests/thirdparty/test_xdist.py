@@ -1,0 +1,318 @@
+"""pytest-xdist with tests in machines."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.plugin.lab import Outcome, dedented
+from tests.thirdparty.bench import Bench
+from tests.vm.project import Project, machines, wait_until
+
+pytestmark = pytest.mark.vm
+
+XDIST = ("xdist",)
+
+SUITE = """
+    import os
+    import uuid
+    import warnings
+
+    import pytest
+
+    IMPORTED = uuid.uuid4().hex
+
+    class OwnWarning(UserWarning):
+        pass
+
+    @pytest.fixture(scope="module")
+    def shared():
+        yield "shared"
+
+    @pytest.fixture
+    def broken():
+        yield
+        raise ValueError("teardown")
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_passes(number, shared, record_property):
+        record_property("imported", IMPORTED)
+
+    def test_fails(shared):
+        print("output")
+        assert {"a": 1} == {"a": 2}
+
+    @pytest.mark.skip(reason="no")
+    def test_skips(): pass
+
+    @pytest.mark.xfail
+    def test_xfails(): assert 0
+
+    def test_teardown(broken): pass
+
+    def test_warns(): warnings.warn(OwnWarning("own"))
+
+    class TestClass:
+        def test_worker(self, worker_id, testrun_uid, request, record_property):
+            assert worker_id == request.config.workerinput["workerid"] == os.environ["PYTEST_XDIST_WORKER"]
+            assert testrun_uid == os.environ["PYTEST_XDIST_TESTRUNUID"]
+            assert os.environ["PYTEST_XDIST_WORKER_COUNT"] == str(request.config.workerinput["workercount"])
+
+        def test_subtests(self, subtests):
+            with subtests.test(msg="one", value=1):
+                assert 0
+            with subtests.test(msg="two"):
+                pass
+"""
+
+OTHER = """
+    def test_other(): pass
+    def test_another(): assert not "text"
+"""
+
+
+def cases(outcome: Outcome) -> Counter[str]:
+    """The test cases of the junit report, whatever their order: names, verdicts and messages."""
+    found: Counter[str] = Counter()
+    for case in ElementTree.fromstring(outcome.files["junit.xml"]).iter("testcase"):
+        verdicts = [(child.tag, child.get("message")) for child in case if child.tag != "properties"]
+        found[f"{case.get('classname')} {case.get('name')} {sorted(verdicts, key=str)}"] += 1
+    return found
+
+
+def verdicts(outcome: Outcome) -> list[str]:
+    """The lines of the summaries, whatever their order, without times and workers' names."""
+    lines = [re.sub(r"gw\d+|in \d.*", "", line) for line in outcome.out]
+    return sorted(
+        line for line in lines if line.startswith(("FAILED", "ERROR", "=== ", "  ")) or "own" in line
+    )
+
+
+def assert_same(plain: Outcome, smol: Outcome) -> None:
+    assert smol.status == plain.status, str(smol)
+    assert cases(smol) == cases(plain)
+    assert verdicts(smol) == verdicts(plain)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "-n2",
+        "-n2 --dist=loadscope",
+        "-n2 --dist=worksteal",
+        "-nauto --maxprocesses=1 --dist=loadfile",
+        "--tx=2*popen --dist=each",
+    ],
+)
+def test_every_way_of_distribution_gives_what_it_gives_at_home(bench: Bench, run: str) -> None:
+    bench.write("test_suite.py", SUITE)
+    bench.write("test_other.py", OTHER)
+    ((plain, smol),) = bench.both(f"{run} --junitxml=junit.xml", plugins=XDIST)
+    assert_same(plain, smol)
+    imported = re.findall(r'name="imported" value="(\w+)"', smol.files["junit.xml"])
+    assert len(set(imported)) == 1, "the workers did not share one snapshot"
+
+
+def test_options_of_the_ini_file_distribute_and_guests_do_not(bench: Bench) -> None:
+    bench.write("pytest.ini", "[pytest]\naddopts = -n 2 -p xdist --junitxml=junit.xml\n")
+    bench.write("test_suite.py", SUITE)
+    ((plain, smol),) = bench.both("", plugins=XDIST)
+    assert_same(plain, smol)
+
+
+def test_without_workers_it_is_as_without_pytest_xdist(bench: Bench) -> None:
+    bench.write("test_other.py", OTHER)
+    bench.same("-v -n0", plugins=XDIST)
+
+
+MARKED = """
+    import os
+
+    import pytest
+
+    def in_machine():
+        return os.uname().nodename.startswith("smol-")
+
+    @pytest.fixture(scope="module")
+    def fixture():
+        return in_machine()
+
+    def test_home(fixture):
+        assert not in_machine() and not fixture
+
+    @pytest.mark.smol
+    def test_machine(fixture, request, worker_id):
+        assert in_machine() and fixture
+        assert request.config.workerinput["database"] == f"of {worker_id}"
+
+    def test_home_again(fixture):
+        assert not in_machine() and not fixture
+
+    @pytest.mark.smol(memory=192)
+    class TestClass:
+        count = 0
+        def test_first(self): TestClass.count += 1
+        def test_second(self): assert in_machine()
+"""
+
+
+def test_only_marked_tests_of_a_worker_run_in_machines(bench: Bench) -> None:
+    bench.write("test_marked.py", MARKED)
+    bench.write("test_more.py", MARKED)
+    bench.write(
+        "conftest.py",
+        """
+        def pytest_configure_node(node):
+            node.workerinput["database"] = f"of {node.gateway.id}"
+        """,
+    )
+    ran = bench.run("-n2", "-v", plugins=XDIST)
+    assert ran.status == 0, str(ran)
+    assert ran.text.count("PASSED") == 10
+
+
+def test_a_host_that_cannot_is_one_usage_error(bench: Bench) -> None:
+    bench.write("test_marked.py", MARKED)
+    bench.write("pytest.ini", "[pytest]\nsmol_qemu = /no/qemu\n")
+    for args in ("--smol", "-v"):
+        ran = bench.run("-n2", args, plugins=XDIST)
+        assert ran.status == 4, str(ran)
+        assert "\n".join(ran.err).count("/no/qemu is not installed") == 1
+        assert "INTERNALERROR" not in ran.text
+
+
+HOSTILE = r"""
+    import warnings
+
+    import pytest
+
+    def test_output(): print("\udc80")
+    def test_message(): assert "\udc80" == "x"
+    def test_error(): raise ValueError("\udcff")
+    def test_skip(): pytest.skip("\udc80")
+    def test_warning():
+        for name in ("__path__", "stand_in", "clean", "", "a b"):
+            warnings.warn(type(name, (Warning,), {})("\udc80"))
+"""
+
+
+def test_a_guest_sends_nothing_that_kills_the_controller(bench: Bench) -> None:
+    bench.write("test_hostile.py", HOSTILE)
+    ran = bench.smol("-n2", "-v", plugins=XDIST)
+    assert ran.status == 1, str(ran)
+    assert "2 failed, 2 passed, 1 skipped" in ran.text
+    assert "INTERNALERROR" not in ran.text
+
+
+def test_an_exit_ends_the_run_with_its_code(bench: Bench) -> None:
+    bench.write(
+        "test_exit.py",
+        """
+        import pytest
+        def test_exits(): pytest.exit("enough", returncode=7)
+        """,
+    )
+    ran = bench.smol("-n2", plugins=XDIST)
+    assert ran.status == 7, str(ran)
+    assert "Exit: enough" in ran.text
+    assert "INTERNALERROR" not in ran.text
+
+
+def test_what_is_wrong_with_the_project_ends_the_run_as_at_home(bench: Bench) -> None:
+    bench.write("test_broken.py", "import nothing_of_that_name")
+    bench.write("test_other.py", OTHER)
+    for run in ("-n2 --junitxml=junit.xml", "-n2 -x --junitxml=junit.xml"):
+        ((plain, smol),) = bench.both(run, plugins=XDIST)
+        assert_same(plain, smol)
+    bench.write("conftest.py", "raise RuntimeError('broken')")
+    ((plain, smol),) = bench.both("-n2", plugins=XDIST)
+    assert smol.status == plain.status == 4
+
+
+def test_a_machine_that_dies_while_it_collects_is_one_error(bench: Bench) -> None:
+    bench.write("test_dies.py", "import os; os._exit(9)")
+    ran = bench.smol("-n2", plugins=XDIST)
+    assert ran.status == 1, str(ran)
+    assert "1 error in" in ran.text
+    assert "the test process exited with status 9" in ran.text
+
+
+def test_what_the_project_adds_to_the_end_is_shown_once(bench: Bench) -> None:
+    bench.write("test_other.py", OTHER)
+    bench.write(
+        "conftest.py",
+        """
+        def pytest_report_header(): return "own header"
+        def pytest_terminal_summary(terminalreporter):
+            terminalreporter.write_line(f"own summary of {len(terminalreporter.stats['failed'])}")
+        """,
+    )
+    ran = bench.smol("-n2", plugins=XDIST)
+    assert [line for line in ran.out if "own" in line] == ["own header", "own summary of 1"]
+
+
+def test_no_debugger_hangs(bench: Bench) -> None:
+    bench.write("test_debugger.py", "def test_stops(): breakpoint()\ndef test_asks(): input()")
+    ran = bench.smol("-n2", plugins=XDIST)
+    assert ran.status == 1, str(ran)
+    assert "2 failed" in ran.text
+    refused = bench.smol("-n2", "--pdb", plugins=XDIST)
+    assert (refused.status, "--pdb is incompatible" in "\n".join(refused.err)) == (4, True)
+
+
+SLOW = """
+    import time
+
+    import pytest
+
+    @pytest.mark.parametrize("number", range(6))
+    def test_takes_its_time(number):
+        time.sleep(LONG if number in (1, 2) else 0)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, plugins_python: Path) -> Project:
+    made = Project(tmp_path, str(plugins_python), env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+    made.write("pytest.ini", "[pytest]\naddopts = -p no:cacheprovider -p smol -p xdist\n")
+    return made
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that ``pid`` started, first come first."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_leaves_nothing(project: Project) -> None:
+    project.write("test_slow.py", dedented(SLOW.replace("LONG", "5")))
+    run = project.start("-n2", "--smol", "-v")
+    run.wait_for("PASSED")
+    wait_until(lambda: len(machines(project.home)) == 2, "a machine in each worker")
+    subprocess.run(["kill", "-9", str(workers_of(run.process.pid)[0])], check=True)
+    result = run.result()
+    assert result.status == 1, result.output
+    assert "replacing crashed worker" in result.stdout
+    assert "1 failed, 5 passed" in result.stdout
+    assert project.left_behind() == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 2), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_leaves_nothing(
+    project: Project, number: signal.Signals, status: int
+) -> None:
+    project.write("test_slow.py", dedented(SLOW.replace("LONG", "600")))
+    run = project.start("-n2", "--smol", "-v")
+    run.wait_for("PASSED")
+    run.send(number)
+    result = run.result()
+    assert result.status == status, result.output
+    assert "INTERNALERROR" not in result.output
+    wait_until(lambda: not machines(project.home), "the end of all machines")
+    assert project.left_behind() == []
