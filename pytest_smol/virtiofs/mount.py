@@ -116,6 +116,8 @@ class Mount:
                 self._fail(error)
             except (ProcessLookupError, ConnectionError):
                 self._stop()  # QEMU is gone, which its owner learns by itself
+            except OSError as error:
+                self._fail(ProtocolError(f"QEMU sent a file descriptor that cannot be used: {error}"))
             except Exception as error:  # a mistake of ours must not stop all other machines
                 self._fail(MachineError(f"the file server failed: {error!r}"))
 
@@ -138,12 +140,12 @@ class Mount:
         self._tree.close()
 
     def _watch(self, fd: int, callback: Callable[[], None]) -> None:
+        self._loop.watch(fd, self)  # raises OSError for what cannot be waited for
         self._watched[fd] = callback
-        self._loop.watch(fd, self)
 
     def _unwatch(self, fd: int) -> None:
-        del self._watched[fd]
-        self._loop.unwatch(fd)
+        if self._watched.pop(fd, None) is not None:
+            self._loop.unwatch(fd)
 
     # vhost-user
 
@@ -229,29 +231,36 @@ class Mount:
 
     def _save(self, event: vhost_user.SaveState) -> None:
         try:
-            os.write(event.fd, vhost_user.STATE)  # shorter than any pipe's buffer
+            os.set_blocking(event.fd, False)
+            # Shorter than any pipe's buffer, so it is taken whole or not at all.
+            if os.write(event.fd, vhost_user.STATE) != len(vhost_user.STATE):
+                raise ProtocolError("QEMU does not take the device's state")
         finally:
             _close(event.fd)
 
     def _load(self, event: vhost_user.LoadState) -> None:
         # QEMU writes it only after our reply, so it is read when it has come.
-        _close(self._load_fd)
-        os.set_blocking(event.fd, False)
+        self._drop_load()
         self._load_fd, self._loaded = event.fd, b""
+        os.set_blocking(event.fd, False)
         self._watch(event.fd, self._read_state)
 
+    def _drop_load(self) -> None:
+        fd, self._load_fd = self._load_fd, None
+        if fd is not None:
+            self._unwatch(fd)
+            _close(fd)
+
     def _read_state(self) -> None:
-        fd = self._load_fd
-        while fd is not None:
+        while (fd := self._load_fd) is not None:
             try:
                 data = os.read(fd, 4096)
             except BlockingIOError:
                 return
             self._loaded += data
             if not data or len(self._loaded) > len(vhost_user.STATE):
-                self._unwatch(fd)
-                _close(fd)
-                fd = self._load_fd = None
+                self._drop_load()
+                return
 
     def _check_state(self, event: vhost_user.CheckState) -> bytes:
         self._read_state()

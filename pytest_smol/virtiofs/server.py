@@ -58,9 +58,12 @@ class Server:
         return mount
 
     def watch(self, fd: int, mount: Mount) -> None:
-        """Call ``mount.ready(fd)`` in the server's thread whenever ``fd`` can be read."""
-        self._mounts[fd] = mount
+        """Call ``mount.ready(fd)`` in the server's thread whenever ``fd`` can be read.
+
+        Raises OSError for one that cannot be waited for.
+        """
         self._epoll.register(fd, select.EPOLLIN)
+        self._mounts[fd] = mount
 
     def unwatch(self, fd: int) -> None:
         """Do so no more."""

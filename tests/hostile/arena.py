@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import array
 import mmap
 import os
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,10 +84,6 @@ class Guest(FrontEnd):
             self.driver.describe(index, *row)
         self.driver.offer(head)
         self.kick_ring()
-
-    def send_part(self, data: bytes, fds: list[int]) -> None:
-        """Send some bytes of a vhost-user message, with file descriptors."""
-        self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
     def failure(self) -> str:
         """How its mount failed; waits for that."""

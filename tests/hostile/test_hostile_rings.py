@@ -315,3 +315,36 @@ def test_more_file_descriptors_than_a_message_has(arena: Arena) -> None:
             for fd in fds:
                 os.close(fd)
     assert "16 file descriptors" in guest.failure()
+
+
+@pytest.mark.parametrize("type", [T.SET_VRING_KICK, T.SET_DEVICE_STATE_FD])
+def test_a_file_descriptor_that_cannot_be_waited_for(arena: Arena, type: T) -> None:
+    guest = arena.guest(start=False)
+    fd = os.memfd_create("file")
+    guest.send(type, struct.pack("<II", 1, 0), fd)
+    os.close(fd)
+    assert "cannot be used" in guest.failure()
+
+
+def test_a_state_that_is_loaded_twice(arena: Arena) -> None:
+    guest = arena.guest(start=False)
+    for _ in range(3):
+        read, write = os.pipe()
+        assert guest.ask(T.SET_DEVICE_STATE_FD, struct.pack("<II", 1, 0), read) == struct.pack("<Q", 1 << 8)
+        os.close(read)
+        os.close(write)
+    assert guest.ask(T.CHECK_DEVICE_STATE) == bytes(8)
+
+
+def test_a_state_that_nobody_takes(arena: Arena) -> None:
+    guest = arena.guest(start=False)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(write, bytes(65536))
+    os.set_blocking(write, True)
+    guest.send(T.SET_DEVICE_STATE_FD, struct.pack("<II", 0, 0), write)
+    assert "cannot be used" in guest.failure()
+    os.close(read)
+    os.close(write)

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Sequence
 
 from pytest_smol.virtiofs import vhost_user as vu
 from pytest_smol.virtiofs.mount import Mount
@@ -38,9 +39,12 @@ class FrontEnd:
         self.kick = self.call = -1
 
     def send(self, type: int, payload: bytes = b"", *fds: int, flags: int = 1) -> None:
-        message = struct.pack("<III", type, flags, len(payload)) + payload
+        self.send_part(struct.pack("<III", type, flags, len(payload)) + payload, fds)
+
+    def send_part(self, data: bytes, fds: Sequence[int]) -> None:
+        """Some bytes of a message, with file descriptors."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self.sock.sendmsg([message], rights)
+        self.sock.sendmsg([data], rights)
 
     def receive(self, type: int) -> bytes:
         got, flags, size = struct.unpack("<III", self._exactly(12))
