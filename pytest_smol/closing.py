@@ -117,9 +117,8 @@ class Closing:
 
     def _stopped(self, stop: Stop) -> None:
         self.close()
-        if stop.kind == "exit":
-            pytest.exit(stop.reason, returncode=stop.returncode)
-        raise KeyboardInterrupt
+        returncode = stop.returncode if stop.kind == "exit" else int(pytest.ExitCode.INTERRUPTED)
+        pytest.exit(stop.reason or "interrupted", returncode=returncode)
 
     def _output(self, name: str, data: bytes) -> None:
         # What hooks print for a report was shown when the report came.
@@ -129,7 +128,7 @@ class Closing:
     def _batches(self, reports: Sequence[Any]) -> Iterator[Message]:
         """``replay`` messages with ``reports``, and the warnings of the run in the first."""
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        caught = [_plain_warning(each) for each in getattr(reporter, "stats", {}).get("warnings", ())]
+        caught = _plain_warnings(getattr(reporter, "stats", {}).get("warnings", ()))
         batch: list[Any] = []
         size = 0
         for report in reports:
@@ -167,9 +166,17 @@ def _size(data: Any) -> int:
         return MAX_FRAME
 
 
-def _plain_warning(report: Any) -> list[Any]:
-    filename, lineno = report.fslocation or (None, None)
-    return [report.message, report.nodeid, filename, lineno]
+def _plain_warnings(reports: Sequence[Any]) -> list[list[Any]]:
+    """The warnings of a terminal reporter as plain values, as many as one message holds."""
+    plain: list[list[Any]] = []
+    size = 0
+    for report in reports:
+        filename, lineno = report.fslocation or (None, None)
+        plain.append([report.message, report.nodeid, filename, lineno])
+        size += _size(plain[-1])
+        if size > MAX_FRAME // 2:
+            return plain[:-1]
+    return plain
 
 
 def _in_short(trace: str) -> str:

@@ -33,13 +33,21 @@ _VOLATILE = (
 )
 
 
+#: Frames of pytester's in a traceback, which only the plain run has: it watches hooks there.
+_PYTESTERS_FRAME = re.compile(r"pluggy/_manager\.py\S*: in (traced_hookexec|<lambda>)")
+
+
 def normalised(lines: Iterable[str]) -> list[str]:
     """``lines`` without times, addresses and our own lines."""
     result = []
+    left_out = 0
     for line in lines:
-        if line.startswith("smol: "):
-            continue
-        result.append(_constant(line))
+        if _PYTESTERS_FRAME.search(line):
+            left_out = 2
+        if left_out:  # the frame, and its line of code
+            left_out -= 1
+        elif not line.startswith("smol: "):
+            result.append(_constant(line))
     return result
 
 
