@@ -1,0 +1,56 @@
+"""Secrets in a project: no guest finds them, not even as root, unless the project's settings show them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.vm.project import Project
+
+pytestmark = pytest.mark.vm
+
+KEY = "-----BEGIN PRIVATE KEY-----\nMC4CAQ\n-----END PRIVATE KEY-----\n"
+HIDDEN = {".env": "A=b", ".netrc": "x", ".aws/credentials": "x", "server.pem": KEY, "notes.secret": "x"}
+
+GUEST = f"""
+import os
+import pytest
+
+pytestmark = pytest.mark.smol(user="root")
+
+@pytest.mark.parametrize("name", {[*HIDDEN, "linked", "symbolic"]!r})
+def test_hidden(name):
+    assert not os.path.exists(name)
+    assert name == "symbolic" or name.split("/")[0] not in os.listdir()
+    with pytest.raises(FileNotFoundError):
+        open(name)
+
+def test_a_hidden_name_can_be_written():
+    with open(".env", "w") as file:
+        file.write("the guest's own")
+    assert ".env" in os.listdir()
+    assert open(".env").read() == "the guest's own"
+
+def test_git_is_shown_without_its_token():
+    assert open(".git/config").read() == "url = https://xxxxxxx@host/x\\n"
+    assert os.path.getsize(".git/config") == 29
+
+def test_shown():
+    assert open(".env.public").read() == "x"
+"""
+
+
+def test_secrets_are_hidden(project: Project) -> None:
+    for name, text in {**HIDDEN, ".env.public": "x", ".git/config": "url = https://u:t0ken@host/x\n"}.items():
+        project.write(name, text)
+    os.link(project.root / ".env", project.root / "linked")
+    (project.root / "symbolic").symlink_to(".env")
+    project.write("test_guest.py", GUEST)
+    ini = "[pytest]\naddopts = -p no:cacheprovider\nsmol_hide = *.secret\nsmol_show = .env.public\n"
+    project.write("pytest.ini", ini)
+    result = project.run("--smol", "test_guest.py")
+    assert set(result.outcomes().values()) == {"passed"}, result.output
+    assert len(result.cases) == len(HIDDEN) + 5
+    assert (project.root / ".env").read_text() == "A=b"
+    assert project.left_behind() == []
