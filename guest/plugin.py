@@ -103,20 +103,26 @@ class GuestPlugin:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self._send_collection(session)
         settle_memory()
-        order = self._port.receive()
-        if order["type"] == "worker":
-            become_worker(self._config, order["input"])
-            order = self._port.receive()
-        if order["fresh"] is not None:
-            with as_root():
-                become_distinct(order["fresh"])
+        order = self._next_order()
         session.testsfailed = order["failed"]
-        self._port.send("fresh")
         if order["type"] == "close":
             self._close(session)
         else:
             self._run(session, order["steps"])
         return True
+
+    def _next_order(self) -> dict[str, Any]:
+        """What to do, after all that comes before it."""
+        while True:
+            order: dict[str, Any] = self._port.receive()
+            if order["type"] == "identity":
+                with as_root():
+                    become_distinct(order["fresh"])
+                self._port.send("fresh")
+            elif order["type"] == "worker":
+                become_worker(self._config, order["input"])
+            else:
+                return order
 
     def _close(self, session: pytest.Session) -> None:
         closing = Closing(self._port, session, self._own, self._terminal.reporter)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from pytest_smol.errors import MachineError, ProtocolError, SmolError
-from pytest_smol.factory import MachineFactory, fresh_identity
 from pytest_smol.grouprun import Stop
 from pytest_smol.machine import Machine
+from pytest_smol.pool import Pool
 from pytest_smol.relay import Relay
 from pytest_smol.screen import Screen
 from pytest_smol.snapshots import Snapshot
@@ -52,14 +52,14 @@ class Closing:
     def __init__(
         self,
         config: pytest.Config,
-        factory: MachineFactory,
+        pool: Pool,
         snapshot: Snapshot,
         relay: Relay,
         screen: Screen,
         limit: float,
     ) -> None:
         self._config = config
-        self._factory = factory
+        self._pool = pool
         self._snapshot = snapshot
         self._relay = relay
         self._screen = screen
@@ -92,10 +92,9 @@ class Closing:
         return status if 0 <= status <= _MOST_STATUS else None
 
     def _begin(self, session: pytest.Session, reports: Sequence[Any]) -> Machine:
-        machine = self._machine = self._factory.fork(self._snapshot, self._output)
-        self._factory.keep_console(machine, "session end")
-        machine.send({"type": "close", "fresh": fresh_identity(), "failed": session.testsfailed})
-        self._await("fresh")
+        machine = self._machine = self._pool.fork(self._snapshot, self._output)
+        self._pool.keep_console(machine, "session end")
+        machine.send({"type": "close", "failed": session.testsfailed})
         self._replaying = True
         for batch in self._batches(reports):
             machine.send(batch)
@@ -155,7 +154,7 @@ class Closing:
         """Kill the machine; nothing is asked of it any more. Idempotent."""
         self._over = True
         if self._machine is not None:
-            self._factory.retire(self._machine)
+            self._pool.retire(self._machine)
             self._machine = None
 
 

@@ -74,7 +74,7 @@ class MachineFactory:
         with ExitStack() as stack:
             self.directory = stack.enter_context(RunDirectory(parent)).path
             self._server = stack.enter_context(Server())
-            stack.callback(self._kill_all)
+            stack.callback(self._close_all)
             self._stack = stack.pop_all()
         self.view = base_view(hidden=hiding(settings.hide, settings.show))
         self.forks = 0
@@ -174,12 +174,12 @@ class MachineFactory:
         return machine
 
     def _restored(self, snapshot: Snapshot, machine: Machine) -> Machine:
+        self._machines.add(machine)
         try:
             machine.restore(snapshot.state)
         except BaseException:
-            machine.close()
+            self.retire(machine)
             raise
-        self._machines.add(machine)
         return machine
 
     def keep_console(self, machine: Machine, title: str) -> None:
@@ -192,7 +192,12 @@ class MachineFactory:
         self.usage.ended(machine)
         self._machines.discard(machine)
 
-    def _kill_all(self) -> None:
+    def kill_all(self) -> None:
+        """Send every machine its death, those too that another thread is about to make."""
+        for machine in list(self._machines):
+            machine.kill()
+
+    def _close_all(self) -> None:
         while self._machines:
             self._machines.pop().close()
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pytest_smol.errors import MachineTimeout, ProtocolError, SmolError
-from pytest_smol.factory import MachineFactory, fresh_identity
 from pytest_smol.groups import Step
 from pytest_smol.homecoming import KINDS, Arrivals, Homecoming
 from pytest_smol.machine import Machine, OutputSink
+from pytest_smol.pool import Pool
 from pytest_smol.relay import Relay
 from pytest_smol.reports import PHASES, ReportBuilder
 from pytest_smol.snapshots import Snapshot
@@ -62,7 +62,7 @@ class GroupRun:
 
     def __init__(
         self,
-        factory: MachineFactory,
+        pool: Pool,
         snapshot: Snapshot,
         steps: list[Step],
         reports: ReportBuilder,
@@ -72,7 +72,7 @@ class GroupRun:
         homecoming: Homecoming | None = None,
         terminal: Terminal | None = None,
     ) -> None:
-        self._factory = factory
+        self._pool = pool
         self._snapshot = snapshot
         self._steps = steps
         self._reports = reports
@@ -175,16 +175,11 @@ class GroupRun:
 
     def _begin(self, test: _TestRun) -> Machine:
         """A fork that has its orders; failed tests of the run count towards its --maxfail."""
-        machine = self._factory.fork(self._snapshot, self._on_output)
-        self._machine = machine
-        self._factory.keep_console(machine, test.item.nodeid)
+        machine = self._machine = self._pool.fork(self._snapshot, self._on_output)
+        self._pool.keep_console(machine, test.item.nodeid)
         if self._workerinput is not None:
             machine.send({"type": "worker", "input": self._workerinput})
-        failed = test.item.session.testsfailed
-        order = {"steps": self._orders(), "failed": failed, "fresh": fresh_identity()}
-        machine.send({"type": "run", **order})
-        if machine.receive(test.deadline)["type"] != "fresh":
-            raise ProtocolError("the guest did not acknowledge its new identity")
+        machine.send({"type": "run", "steps": self._orders(), "failed": test.item.session.testsfailed})
         return machine
 
     def _orders(self) -> list[list[int | None]]:
@@ -193,7 +188,7 @@ class GroupRun:
     def close(self) -> None:
         """Kill the machine, if there is one; idempotent."""
         if self._machine is not None:
-            self._factory.retire(self._machine)
+            self._pool.retire(self._machine)
             self._machine = None
 
 

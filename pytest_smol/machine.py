@@ -83,7 +83,8 @@ class Machine:
         self.console = Tail()
         self.output = {"stdout": Tail(), "stderr": Tail()}
         self.tree = tree
-        self._on_output = on_output
+        #: Given what the test process writes, with the name of the stream.
+        self.on_output = on_output
         #: Puts messages and output into their order.
         self.interleaver = Interleaver()
         self._decoders = {"control": Decoder(FROM_GUEST), "lifecycle": Decoder(FROM_GUEST)}
@@ -246,9 +247,9 @@ class Machine:
                 self.interleaver.give_up()
 
     def _show(self, name: str, data: bytes) -> None:
-        if self._on_output is not None:
+        if self.on_output is not None:
             with self.around_output():
-                self._on_output(name, data)
+                self.on_output(name, data)
 
     def last_words(self, lines: int = 40) -> str:
         """The last ``lines`` of the console and of the test process's streams."""
@@ -342,6 +343,10 @@ class Machine:
         return MachineDied(cause(remains), evidence=remains.stderr, remedy=remedy(remains))
 
     # --- end ------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """Send the machine its death; :meth:`close` clears away what is left. For any thread, idempotent."""
+        self.process.send_kill()
 
     def close(self) -> None:
         """Kill the machine and close all that belongs to it; idempotent."""

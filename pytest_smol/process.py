@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from pytest_smol.errors import HostError
@@ -81,6 +82,12 @@ class ChildProcess:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return self.returncode if poll.poll(timeout * 1000) else None
+
+    def send_kill(self) -> None:
+        """Have it killed, without waiting for it; idempotent."""
+        if not self._closed:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def kill(self) -> None:
         """Kill and reap it; it is gone when this returns."""

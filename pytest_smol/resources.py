@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_smol.errors import NotEnoughMemory
 
-__all__ = ["available_memory", "needed_memory", "require_memory", "require_part"]
+__all__ = ["available_memory", "cores", "has_room", "needed_memory", "require_memory", "require_part"]
 
 #: What QEMU itself and our bookkeeping need beside a guest's memory, in bytes.
 _OVERHEAD = 64 << 20
@@ -42,6 +43,16 @@ def _room(mount: Path, path: str, limit: str, usage: str) -> Iterator[int]:
         if most != "max":
             yield max(0, int(most) - int(used))
         group = group.parent
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def has_room(memory: int, root: Path = Path("/")) -> bool:
+    """Whether one more guest of ``memory`` MiB fits."""
+    return available_memory(root) >= needed_memory(memory)
 
 
 def needed_memory(memory: int) -> int:

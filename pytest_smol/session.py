@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from pytest_smol.homecoming import Homecoming
 from pytest_smol.marker import Mark, marker_arguments, marks_of, place
 from pytest_smol.nodes import GuestCollector, GuestItem, stand_in
 from pytest_smol.options import Settings
+from pytest_smol.pool import Pool, forks_ahead
 from pytest_smol.relay import Relay
 from pytest_smol.reports import ReportBuilder
 from pytest_smol.resources import require_part
@@ -93,6 +95,7 @@ class SmolSession:
         self._terminal = Terminal(config)
         self._relay = Relay(self._reports, self.screen)
         self.factory = MachineFactory(settings, progress, self._part.directory)
+        self._pool = Pool(self.factory, forks_ahead(os.environ))
         self._guests: dict[Flavour, GuestSession] = {}
         self._failures: dict[Flavour, SmolError] = {}
         self._items: list[pytest.Item] = []
@@ -269,9 +272,10 @@ class SmolSession:
             )
         if where not in self._runs:
             guest = self.open_guest(where.flavour)
+            self._pool.plan(guest.snapshot, self._groups_to_come(where))
             worker = self._part.workerinput
             self._runs[where] = GroupRun(
-                self.factory,
+                self._pool,
                 guest.snapshot,
                 steps(self._members[where], self._items, numbers) if worker is None else [],
                 self._reports,
@@ -282,6 +286,11 @@ class SmolSession:
                 terminal=self._terminal,
             )
         return self._runs[where]
+
+    def _groups_to_come(self, where: Placement) -> int:
+        """How many groups but ``where`` have not begun that need a machine of its flavour."""
+        others = self._members.keys() - self._runs.keys() - {where}
+        return sum(other.flavour == where.flavour for other in others)
 
     def _step(self, test: VmTest, nextitem: pytest.Item | None) -> Step:
         """The step of a test whose followers in the machine are not known but for the next."""
@@ -320,11 +329,12 @@ class SmolSession:
         if guest is None or not self._settings.everything or not guest.collected.closing:
             return None
         return Closing(
-            self._config, self.factory, guest.snapshot, self._relay, self.screen, self._settings.timeout
+            self._config, self._pool, guest.snapshot, self._relay, self.screen, self._settings.timeout
         )
 
     def close(self) -> None:
         """Kill every machine and remove every file of the run; idempotent."""
+        self._pool.close()
         self.factory.close()
         self.homecoming.close()
 

@@ -20,6 +20,7 @@ LAYERS = (
     ("session", "doctor", "signals", "distribution"),
     ("guestsession", "closing"),
     ("grouprun",),
+    ("pool",),
     ("factory", "sharing", "terminal"),
     ("machine", "snapshots", "image", "guest", "relay"),
     ("groups", "nodes", "reports", "bootfiles", "homecoming"),

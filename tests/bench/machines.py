@@ -97,7 +97,7 @@ _EMPTY: dict[type, Any] = {int: 0, bool: False, str: "", list: [], dict: {}, flo
 def _order(number: int) -> dict[str, Any]:
     """A ``run`` message for one test, with nothing in the fields that are not for it."""
     fields = {name: _EMPTY[types[-1]] for name, types in TO_GUEST["run"].items()}
-    return {**fields, "type": "run", "steps": [[number, None]], "fresh": fresh_identity()}
+    return {**fields, "type": "run", "steps": [[number, None]]}
 
 
 def one_fork(factory: MachineFactory, snapshot: Snapshot, number: int, ahead: float = 0) -> dict[str, float]:
@@ -105,12 +105,13 @@ def one_fork(factory: MachineFactory, snapshot: Snapshot, number: int, ahead: fl
     begin = time.perf_counter()
     machine = factory.fork(snapshot)
     restored = time.perf_counter()
-    if ahead:
-        time.sleep(ahead)
-        begin = time.perf_counter()
-    machine.send(_order(number))
+    machine.send({"type": "identity", "fresh": fresh_identity()})
     _until(machine, "fresh")
     answered = time.perf_counter()
+    if ahead:
+        time.sleep(ahead)
+        begin = answered = time.perf_counter()
+    machine.send(_order(number))
     _until(machine, "finish")
     reported = time.perf_counter()
     factory.retire(machine)

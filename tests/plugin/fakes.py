@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
@@ -60,11 +61,13 @@ class Process:
 
     def __init__(self, template: socket.socket) -> None:
         self._template = template
+        self._lock = Lock()
 
     def fork(self, ends: Ends) -> int:
         """Fork the process; gives the pid of the new guest's supervisor."""
-        socket.send_fds(self._template, [b"fork"], [ends[role].fileno() for role in ROLES])
-        return int(self._template.recv(16))
+        with self._lock:
+            socket.send_fds(self._template, [b"fork"], [ends[role].fileno() for role in ROLES])
+            return int(self._template.recv(16))
 
     def start(self, ends: Ends) -> Callable[[], None]:
         pid = self.fork(ends)
@@ -188,7 +191,12 @@ class FakeMachine(Machine):
         stack.enter_context(other)
         fake: Any = self
         fake.process = SimpleNamespace(
-            pid=0, returncode=None, stderr=lambda: "", wait=lambda timeout: None, kill=lambda: None
+            pid=0,
+            returncode=None,
+            stderr=lambda: "",
+            wait=lambda timeout: None,
+            kill=lambda: None,
+            send_kill=lambda: None,
         )
         fake.mount = SimpleNamespace(failed_fd=silent.fileno(), failure=None, close=lambda: None)
         fake.qmp = SimpleNamespace(fileno=silent.fileno, receive=lambda: True, events=[])
@@ -265,7 +273,7 @@ class FakeFactory(MachineFactory):
             stack.callback(self._note_closed)
             self.directory = stack.enter_context(RunDirectory()).path
             stack.callback(self._end_frozen)
-            stack.callback(self._kill_all)
+            stack.callback(self._close_all)
             self._stack = stack.pop_all()
         self.view = _base_view()
         self.consoles = Consoles(None)

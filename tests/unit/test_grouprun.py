@@ -12,9 +12,9 @@ import pytest
 
 from pytest_smol import grouprun
 from pytest_smol.errors import BootFailed, MachineDied, MachineTimeout, ProtocolError, SmolError
-from pytest_smol.factory import MachineFactory
 from pytest_smol.grouprun import GroupRun, Stop
 from pytest_smol.groups import Step
+from pytest_smol.pool import Pool
 from pytest_smol.postmortem import Tail
 from pytest_smol.reports import ReportBuilder
 from pytest_smol.snapshots import Snapshot
@@ -25,7 +25,6 @@ from tests.unit.snapshot_samples import Builder
 #: What a machine does next: a message it sends, or how it ends.
 Script = Sequence[Message | SmolError]
 
-FRESH: Message = {"type": "fresh"}
 DONE: Message = {"type": "done"}
 DEATH = MachineDied("the guest rebooted itself")
 TIMEOUT = MachineTimeout("no answer came from the guest in time")
@@ -66,7 +65,7 @@ class FakeMachine:
 REFUSES = MachineDied("refuses")
 
 
-class FakeFactory:
+class FakePool:
     """Gives machines that follow the scripts, one after another."""
 
     def __init__(self, *scripts: Script | SmolError) -> None:
@@ -97,15 +96,15 @@ class Group:
     def __init__(self, items: Sequence[pytest.Item], tmp_path: Path) -> None:
         self.items = items
         self._snapshot = Builder()(tmp_path)
-        self.factory = FakeFactory()
+        self.factory = FakePool()
         self.steps: list[Step] = [(0, 1), (1, None)]
         self.workerinput: Message | None = None
 
     def begin(self, *scripts: Script | SmolError) -> GroupRun:
-        self.factory = FakeFactory(*scripts)
-        factory = cast(MachineFactory, self.factory)
+        self.factory = FakePool(*scripts)
+        pool = cast(Pool, self.factory)
         reports = ReportBuilder(self.items[0].config)
-        return GroupRun(factory, self._snapshot, self.steps, reports, workerinput=self.workerinput)
+        return GroupRun(pool, self._snapshot, self.steps, reports, workerinput=self.workerinput)
 
     def run(self, *scripts: Script | SmolError, timeout: float = 60) -> list[pytest.TestReport]:
         """The reports of the first test."""
@@ -146,16 +145,15 @@ PASSED = [("setup", "passed"), ("call", "passed"), ("teardown", "passed")]
 # --- orders
 
 
-def test_a_machine_is_told_all_steps_and_who_it_is(group: Group) -> None:
-    assert shown(group.run([FRESH, *whole()])) == PASSED
+def test_a_machine_is_told_all_steps(group: Group) -> None:
+    assert shown(group.run([*whole()])) == PASSED
     (order,) = group.factory.machines[0].sent
     assert (order["type"], order["steps"]) == ("run", [[0, 1], [1, None]])
-    assert order["fresh"].keys() == {"entropy", "time_ns", "hostname", "machine_id", "boot_id"}
 
 
 def test_a_machine_goes_on_while_steps_are_added_and_ends_with_the_last(group: Group) -> None:
     group.steps = [(0, 1)]
-    run = group.begin([FRESH, *whole(0), *whole(1)])
+    run = group.begin([*whole(0), *whole(1)])
     assert shown(list(run.run(group.items[0], 60))) == PASSED
     (machine,) = group.factory.running
     run.add((1, None))
@@ -169,7 +167,7 @@ def test_a_machine_goes_on_while_steps_are_added_and_ends_with_the_last(group: G
 
 def test_a_step_that_is_added_after_a_death_begins_a_new_machine(group: Group) -> None:
     group.steps = [(0, 1)]
-    run = group.begin(REFUSES, [FRESH, *whole(1)])
+    run = group.begin(REFUSES, [*whole(1)])
     assert [each.outcome for each in run.run(group.items[0], 60)] == ["failed", "passed"]
     run.add((1, None))
     assert shown(list(run.run(group.items[1], 60))) == PASSED
@@ -179,7 +177,7 @@ def test_a_step_that_is_added_after_a_death_begins_a_new_machine(group: Group) -
 
 def test_a_group_that_ended_begins_again(group: Group) -> None:
     group.steps = [(0, None)]
-    run = group.begin([FRESH, *whole(0)], [FRESH, *whole(1)])
+    run = group.begin([*whole(0)], [*whole(1)])
     list(run.run(group.items[0], 60))
     run.add((1, None))
     list(run.run(group.items[1], 60))
@@ -191,7 +189,7 @@ def test_a_group_that_ended_begins_again(group: Group) -> None:
 
 def test_a_machine_is_told_its_worker_first(group: Group) -> None:
     group.workerinput = {"workerid": "gw1"}
-    group.run([FRESH, *whole()])
+    group.run([*whole()])
     (machine,) = group.factory.machines
     assert [order["type"] for order in machine.sent] == ["worker", "run"]
     assert machine.sent[0]["input"] == {"workerid": "gw1"}
@@ -199,12 +197,12 @@ def test_a_machine_is_told_its_worker_first(group: Group) -> None:
 
 def test_a_machine_is_told_how_many_tests_have_failed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group.items[0].session, "testsfailed", 3)
-    group.run([FRESH, *whole()])
+    group.run([*whole()])
     assert group.factory.machines[0].sent[0]["failed"] == 3
 
 
 def test_the_tests_of_a_group_share_a_machine_which_ends_with_the_last(group: Group) -> None:
-    run = group.begin([FRESH, *whole(0), *whole(1)])
+    run = group.begin([*whole(0), *whole(1)])
     assert shown(list(run.run(group.items[0], 60))) == PASSED
     assert len(group.factory.running) == 1
     reports = list(run.run(group.items[1], 60))
@@ -215,17 +213,10 @@ def test_the_tests_of_a_group_share_a_machine_which_ends_with_the_last(group: Gr
 
 
 def test_reports_come_as_they_arrive(group: Group) -> None:
-    run = group.begin([FRESH, *whole()])
+    run = group.begin([*whole()])
     first = next(run.run(group.items[0], 60))
     assert first.when == "setup"
     assert len(group.factory.machines[0].script) == 3
-
-
-def test_no_test_runs_in_a_machine_that_is_not_distinct(group: Group) -> None:
-    reports = group.run([*whole()])
-    assert shown(reports)[0] == ("setup", "failed")
-    assert "new identity" in reports[0].longreprtext
-    assert group.factory.running == []
 
 
 @pytest.mark.parametrize("script", [BootFailed("no fork"), [REFUSES], [DEATH], []])
@@ -263,7 +254,7 @@ def test_a_machine_that_cannot_begin_fails_the_test(group: Group, script: Script
     ],
 )
 def test_phases_in_turn_are_reported(group: Group, messages: list[Message]) -> None:
-    reports = group.run([FRESH, *messages, {"type": "finish", "index": 0}])
+    reports = group.run([*messages, {"type": "finish", "index": 0}])
     assert shown(reports) == [(each["data"]["when"], each["data"]["outcome"]) for each in messages]
 
 
@@ -277,7 +268,7 @@ def test_phases_in_turn_are_reported(group: Group, messages: list[Message]) -> N
     ],
 )
 def test_phases_out_of_turn_fail_the_test(group: Group, messages: list[Message], when: str) -> None:
-    reports = group.run([FRESH, *messages, {"type": "finish", "index": 0}])
+    reports = group.run([*messages, {"type": "finish", "index": 0}])
     failed = [each for each in reports if each.failed]
     assert [each.when for each in failed] == [when]
     assert "out of turn" in failed[0].longreprtext
@@ -291,32 +282,31 @@ def test_phases_out_of_turn_fail_the_test(group: Group, messages: list[Message],
         {"type": "finish", "index": 1},
         {"type": "finish", "index": -1},
         DONE,
-        FRESH,
         {"type": "ready", "python": "3"},
         {"type": "nodes", "rows": []},
         {"type": "exit", "status": 0},
     ],
 )
 def test_a_message_out_of_turn_fails_the_test(group: Group, message: Message) -> None:
-    reports = group.run([FRESH, report("setup"), message, *whole()])
+    reports = group.run([report("setup"), message, *whole()])
     assert shown(reports) == [("setup", "passed"), ("call", "failed"), ("teardown", "passed")]
     assert f"'{message['type']}' message out of turn" in reports[1].longreprtext
     assert group.factory.running == []
 
 
 def test_a_report_that_is_none_fails_the_test(group: Group) -> None:
-    reports = group.run([FRESH, {"type": "report", "index": 0, "data": {}}])
+    reports = group.run([{"type": "report", "index": 0, "data": {}}])
     assert shown(reports) == [("setup", "failed"), ("teardown", "passed")]
 
 
 def test_a_test_cannot_report_without_end(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouprun, "MAX_REPORTS", 4)
-    reports = group.run([FRESH, report("setup"), *[report("call")] * 9])
+    reports = group.run([report("setup"), *[report("call")] * 9])
     assert shown(reports) == [("setup", "passed"), *[("call", "passed")] * 3, ("teardown", "failed")]
 
 
 def test_a_guest_cannot_claim_another_test_or_a_longer_time(group: Group) -> None:
-    reports = group.run([FRESH, report("setup", nodeid="other.py::test", duration=1e9)])
+    reports = group.run([report("setup", nodeid="other.py::test", duration=1e9)])
     assert reports[0].nodeid == group.items[0].nodeid
     assert reports[0].duration < 1e6
 
@@ -344,7 +334,7 @@ def test_a_guest_cannot_claim_another_test_or_a_longer_time(group: Group) -> Non
 def test_a_crash_is_reported_in_the_phase_it_came_in(
     group: Group, before: list[Message], when: str, error: SmolError
 ) -> None:
-    reports = group.run([FRESH, *before, error])
+    reports = group.run([*before, error])
     crash = [each for each in reports if each.failed][-1]
     assert crash.when == when
     assert reports[-1].when == "teardown"
@@ -352,33 +342,31 @@ def test_a_crash_is_reported_in_the_phase_it_came_in(
 
 
 def test_a_crash_names_its_cause_and_quotes_the_machine(group: Group) -> None:
-    crash = group.run([FRESH, report("setup"), DEATH])[1]
+    crash = group.run([report("setup"), DEATH])[1]
     assert crash.longreprtext.strip() == "the guest rebooted itself"
     assert ("Captured guest console", "last words") in crash.sections
     assert group.factory.machines[0].drained
 
 
 def test_the_next_test_gets_a_fresh_machine_with_the_steps_left(group: Group) -> None:
-    run = group.begin([FRESH, report("setup"), DEATH], [FRESH, *whole(1)])
+    run = group.begin([report("setup"), DEATH], [*whole(1)])
     list(run.run(group.items[0], 60))
     assert shown(list(run.run(group.items[1], 60))) == PASSED
     assert [machine.sent[0]["steps"] for machine in group.factory.machines] == [
         [[0, 1], [1, None]],
         [[1, None]],
     ]
-    fresh = [machine.sent[0]["fresh"] for machine in group.factory.machines]
-    assert fresh[0]["entropy"] != fresh[1]["entropy"]
 
 
 def test_each_death_costs_one_test(group: Group) -> None:
-    run = group.begin([FRESH, DEATH], [FRESH, DEATH])
+    run = group.begin([DEATH], [DEATH])
     for item in group.items:
         assert shown(list(run.run(item, 60))) == [("setup", "failed"), ("teardown", "passed")]
     assert group.factory.running == []
 
 
 def test_a_fork_that_fails_once_costs_one_test(group: Group) -> None:
-    run = group.begin(BootFailed("no memory"), [FRESH, *whole(1)])
+    run = group.begin(BootFailed("no memory"), [*whole(1)])
     list(run.run(group.items[0], 60))
     assert shown(list(run.run(group.items[1], 60))) == PASSED
 
@@ -387,7 +375,7 @@ def test_a_fork_that_fails_once_costs_one_test(group: Group) -> None:
 
 
 def test_a_test_that_takes_too_long_is_aborted_and_says_where_it_was(group: Group) -> None:
-    reports = group.run([FRESH, report("setup"), TIMEOUT], timeout=1.5)
+    reports = group.run([report("setup"), TIMEOUT], timeout=1.5)
     assert shown(reports) == [("setup", "passed"), ("call", "failed"), ("teardown", "passed")]
     assert "the test was not over after 1.5 s" in reports[1].longreprtext
     assert "--smol-timeout" in reports[1].longreprtext
@@ -405,7 +393,7 @@ def test_every_test_has_its_own_time(group: Group) -> None:
             return super().receive(deadline)
 
     run = group.begin()
-    machine = Timed([FRESH, *whole(0), *whole(1)])
+    machine = Timed([*whole(0), *whole(1)])
     group.factory.running.append(machine)
     group.factory.fork = lambda snapshot, on_output=None: machine  # type: ignore[method-assign]
     for item in group.items:
@@ -420,14 +408,14 @@ def test_warnings_are_relayed(group: Group, monkeypatch: pytest.MonkeyPatch) -> 
     relayed: list[Message] = []
     monkeypatch.setattr(ReportBuilder, "relay_warning", lambda builder, message: relayed.append(message))
     warning = {"type": "warning", "text": "careful"}
-    assert shown(group.run([FRESH, warning, *whole()])) == PASSED
+    assert shown(group.run([warning, *whole()])) == PASSED
     assert relayed == [warning]
 
 
 @pytest.mark.parametrize("kind", ["exit", "interrupt", "stop"])
 def test_a_stop_ends_the_group(group: Group, kind: str) -> None:
     stop = {"type": "stop", "kind": kind, "reason": "\x1benough", "returncode": 3, "place": None}
-    run = group.begin([FRESH, report("setup"), stop, DONE])
+    run = group.begin([report("setup"), stop, DONE])
     assert shown(list(run.run(group.items[0], 60))) == [("setup", "passed")]
     assert run.stop == Stop(kind, "^[enough", 3)
     assert group.factory.running == []
@@ -435,13 +423,13 @@ def test_a_stop_ends_the_group(group: Group, kind: str) -> None:
 
 def test_a_machine_that_dies_while_it_stops_is_a_crash(group: Group) -> None:
     stop = {"type": "stop", "kind": "exit", "reason": "", "returncode": None, "place": None}
-    run = group.begin([FRESH, stop, DEATH])
+    run = group.begin([stop, DEATH])
     assert ("setup", "failed") in shown(list(run.run(group.items[0], 60)))
     assert group.factory.running == []
 
 
 def test_closing_kills_what_runs_and_can_be_repeated(group: Group) -> None:
-    run = group.begin([FRESH, *whole()])
+    run = group.begin([*whole()])
     list(run.run(group.items[0], 60))
     assert len(group.factory.running) == 1
     run.close()

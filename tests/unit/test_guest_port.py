@@ -13,7 +13,7 @@ import pytest
 from pytest_smol.guest.port import Port
 from pytest_smol.wire import FROM_GUEST, Decoder, Message, WireError, encode
 
-RUN: Message = {"type": "run", "steps": [[0, None]], "failed": 0, "fresh": {}}
+RUN: Message = {"type": "run", "steps": [[0, None]], "failed": 0}
 
 
 #: The host's end of a channel and the guest's.

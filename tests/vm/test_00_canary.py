@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pytest_smol.errors import HostError, SmolError
-from pytest_smol.factory import MachineFactory, fresh_identity
+from pytest_smol.factory import MachineFactory
 from pytest_smol.groups import flavour_of
 from pytest_smol.guestsession import GuestSession, Project
 from pytest_smol.options import Settings
+from pytest_smol.pool import Pool
 from pytest_smol.reports import ReportBuilder
 
 pytestmark = pytest.mark.vm
@@ -38,15 +39,16 @@ def factory() -> Iterator[MachineFactory]:
 
 def run_in_fork(factory: MachineFactory, guest: GuestSession) -> str:
     """What the only test of ``guest`` printed when it ran in a fork."""
-    machine = factory.fork(guest.snapshot)
-    machine.send({"type": "run", "steps": [[0, None]], "failed": 0, "fresh": fresh_identity()})
+    pool = Pool(factory, ahead=0)
+    machine = pool.fork(guest.snapshot)
+    machine.send({"type": "run", "steps": [[0, None]], "failed": 0})
     printed = ""
     while True:
         message = machine.receive(time.monotonic() + 120)
         if message["type"] == "report" and message["data"]["when"] == "call":
             printed = "".join(text for title, text in message["data"]["sections"] if "stdout" in title)
         elif message["type"] == "finish":
-            factory.retire(machine)
+            pool.close()
             return printed
 
 

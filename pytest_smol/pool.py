@@ -1,0 +1,104 @@
+"""Forks made ahead of need, and buried aside: while a test runs, the next one's machine gets ready."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from pytest_smol.errors import ProtocolError, SmolError
+from pytest_smol.factory import MachineFactory, fresh_identity
+from pytest_smol.machine import Machine, OutputSink
+from pytest_smol.resources import cores, has_room
+from pytest_smol.snapshots import Snapshot
+
+__all__ = ["Pool", "forks_ahead"]
+
+#: The most forks that wait for a test; more would only wait longer.
+_MOST = 4
+
+#: How long a fork may take to become distinct, in seconds; generous, for a busy host.
+_PATIENCE = 60.0
+
+
+def forks_ahead(environ: Mapping[str, str]) -> int:
+    """How many forks to make ahead: one for each core beside the one on which a test runs, within reason.
+
+    The workers of pytest-xdist share the cores: its PYTEST_XDIST_WORKER_COUNT says how many there are.
+    """
+    workers = max(1, int(environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    return max(0, min(_MOST, cores() // workers - 1))
+
+
+class Pool:
+    """The forks of one run; each is handed out once. A context manager: close it before the factory.
+
+    QEMU dies with the thread that spawned it, so all are made by threads that last as long as the pool.
+    """
+
+    def __init__(self, factory: MachineFactory, ahead: int) -> None:
+        self._factory = factory
+        self._most = ahead
+        # One more than make machines, so that none has to wait for the burial of another.
+        self._threads = ThreadPoolExecutor(ahead + 1, thread_name_prefix="smol-pool")
+        self._ready: dict[Path, deque[Future[Machine]]] = defaultdict(deque)
+        self._planned: dict[Path, int] = {}
+
+    def plan(self, snapshot: Snapshot, groups: int) -> None:
+        """Say how many more groups will each need a fork of ``snapshot``."""
+        self._planned[snapshot.state] = groups
+
+    def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
+        """A machine that shares the memory of ``snapshot`` until it writes, distinct from its siblings.
+
+        Raises :class:`~pytest_smol.errors.SmolError`.
+        """
+        machine = self._next(snapshot)
+        machine.on_output = on_output
+        self._make_ahead(snapshot)
+        return machine
+
+    def _next(self, snapshot: Snapshot) -> Machine:
+        ready = self._ready[snapshot.state]
+        if ready:
+            # What went wrong ahead of need may go well now: there was one machine more then.
+            with suppress(SmolError):
+                return ready.popleft().result()
+        return self._threads.submit(self._make, snapshot).result()
+
+    def _make_ahead(self, snapshot: Snapshot) -> None:
+        ready = self._ready[snapshot.state]
+        wanted = min(self._planned.get(snapshot.state, 0), self._most)
+        waiting = sum(map(len, self._ready.values()))
+        if waiting < wanted and has_room(snapshot.hardware.memory * (wanted - waiting)):
+            ready.extend(self._threads.submit(self._make, snapshot) for _ in range(wanted - waiting))
+
+    def _make(self, snapshot: Snapshot) -> Machine:
+        machine = self._factory.fork(snapshot)
+        try:
+            machine.send({"type": "identity", "fresh": fresh_identity()})
+            if machine.receive(time.monotonic() + _PATIENCE)["type"] != "fresh":
+                raise ProtocolError("the guest did not acknowledge its new identity")
+        except BaseException:
+            self._factory.retire(machine)
+            raise
+        return machine
+
+    def keep_console(self, machine: Machine, title: str) -> None:
+        """As :meth:`MachineFactory.keep_console`."""
+        self._factory.keep_console(machine, title)
+
+    def retire(self, machine: Machine) -> None:
+        """Kill a machine at once; what is left of it is cleared away beside the way."""
+        machine.kill()
+        self._threads.submit(self._factory.retire, machine)
+
+    def close(self) -> None:
+        """End the threads, and with them what they are about to make; idempotent."""
+        for future in (future for ready in self._ready.values() for future in ready):
+            future.cancel()
+        self._factory.kill_all()
+        self._threads.shutdown(wait=True)

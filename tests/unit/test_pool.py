@@ -1,0 +1,226 @@
+"""The pool against a factory that is none: what is made ahead, how often, and what is left in the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pytest_smol import pool as pool_module
+from pytest_smol.errors import MachineDied, ProtocolError, SmolError
+from pytest_smol.factory import MachineFactory
+from pytest_smol.pool import Pool, forks_ahead
+from pytest_smol.snapshots import Snapshot
+from pytest_smol.wire import Message
+from tests.unit.snapshot_samples import Builder
+
+
+class FakeMachine:
+    def __init__(self, answer: Message | SmolError) -> None:
+        self.answer = answer
+        self.sent: list[Message] = []
+        self.killed = False
+        self.on_output: Any = None
+
+    def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    def receive(self, deadline: float) -> Message:
+        if isinstance(self.answer, SmolError):
+            raise self.answer
+        return self.answer
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class FakeFactory:
+    """Makes machines that answer with what ``answers`` holds, then with what is right."""
+
+    def __init__(self) -> None:
+        self.answers: list[Message | SmolError] = []
+        self.made: list[FakeMachine] = []
+        self.retired: list[FakeMachine] = []
+        self.threads: set[str] = set()
+        self.changed = threading.Condition()
+
+    def fork(self, snapshot: Snapshot) -> FakeMachine:
+        machine = FakeMachine(self.answers.pop(0) if self.answers else {"type": "fresh"})
+        with self.changed:
+            self.threads.add(threading.current_thread().name)
+            self.made.append(machine)
+            self.changed.notify_all()
+        return machine
+
+    def retire(self, machine: FakeMachine) -> None:
+        with self.changed:
+            self.retired.append(machine)
+            self.changed.notify_all()
+
+    def kill_all(self) -> None:
+        for machine in self.made:
+            machine.kill()
+
+    def wait_made(self, number: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.made) >= number, 30)
+
+    def wait_retired(self, number: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.retired) >= number, 30)
+
+
+@pytest.fixture
+def factory() -> FakeFactory:
+    return FakeFactory()
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Snapshot:
+    return Builder()(tmp_path)
+
+
+@pytest.fixture
+def pool(factory: FakeFactory) -> Iterator[Pool]:
+    made = Pool(cast(MachineFactory, factory), ahead=2)
+    yield made
+    made.close()
+
+
+def machine_of(pool: Pool, snapshot: Snapshot) -> FakeMachine:
+    return cast(FakeMachine, pool.fork(snapshot))
+
+
+def test_nothing_is_made_before_it_is_asked_for(pool: Pool, factory: FakeFactory, snapshot: Snapshot) -> None:
+    pool.plan(snapshot, 5)
+    assert factory.made == []
+
+
+def test_a_fork_has_an_identity_of_its_own(pool: Pool, snapshot: Snapshot) -> None:
+    machines = [machine_of(pool, snapshot) for _ in range(2)]
+    for machine in machines:
+        (message,) = machine.sent
+        assert message["type"] == "identity"
+        assert message["fresh"].keys() == {"entropy", "time_ns", "hostname", "machine_id", "boot_id"}
+    assert machines[0].sent != machines[1].sent
+
+
+def test_no_more_are_made_ahead_than_are_planned(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot
+) -> None:
+    machine_of(pool, snapshot)
+    pool.close()
+    assert len(factory.made) == 1
+
+
+@pytest.mark.parametrize(("planned", "made"), [(1, 2), (2, 3), (9, 3)])
+def test_forks_are_made_ahead_up_to_a_limit(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, planned: int, made: int
+) -> None:
+    pool.plan(snapshot, planned)
+    machine_of(pool, snapshot)
+    factory.wait_made(made)
+    pool.close()
+    assert len(factory.made) == made
+
+
+def test_each_fork_is_handed_out_once_and_in_turn(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot
+) -> None:
+    pool.plan(snapshot, 9)
+    taken = [machine_of(pool, snapshot) for _ in range(6)]
+    assert len(set(taken)) == 6
+    assert all(name.startswith("smol-pool") for name in factory.threads)
+
+
+def test_forks_of_another_snapshot_are_of_no_use(
+    pool: Pool, factory: FakeFactory, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Builder()(tmp_path / "other")
+    pool.plan(snapshot, 1)
+    machine_of(pool, snapshot)
+    factory.wait_made(2)
+    assert machine_of(pool, other) not in factory.made[:2]
+
+
+def test_nothing_is_made_ahead_without_the_memory(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "has_room", lambda memory: False)
+    pool.plan(snapshot, 5)
+    machine_of(pool, snapshot)
+    pool.close()
+    assert len(factory.made) == 1
+
+
+def test_what_went_wrong_ahead_of_need_is_tried_again(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot
+) -> None:
+    factory.answers = [{"type": "fresh"}, MachineDied("no memory left")]
+    pool.plan(snapshot, 1)
+    machine_of(pool, snapshot)
+    factory.wait_retired(1)
+    assert machine_of(pool, snapshot) not in factory.retired
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [({"type": "start", "index": 0}, ProtocolError), (MachineDied("it died"), MachineDied)],
+)
+def test_a_fork_that_does_not_become_distinct_is_none(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, answer: Message | SmolError, error: type[SmolError]
+) -> None:
+    factory.answers = [answer]
+    with pytest.raises(error):
+        pool.fork(snapshot)
+    assert factory.retired == factory.made
+
+
+def test_a_retired_machine_is_killed_at_once(pool: Pool, factory: FakeFactory, snapshot: Snapshot) -> None:
+    machine = pool.fork(snapshot)
+    pool.retire(machine)
+    assert cast(FakeMachine, machine).killed
+    factory.wait_retired(1)
+
+
+def test_output_goes_to_whom_the_fork_was_made_for(pool: Pool, snapshot: Snapshot) -> None:
+    def sink(name: str, data: bytes) -> None:
+        raise AssertionError
+
+    assert pool.fork(snapshot, sink).on_output is sink
+
+
+def test_nothing_lives_on_when_the_pool_is_closed(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot
+) -> None:
+    pool.plan(snapshot, 9)
+    machine_of(pool, snapshot)
+    pool.close()
+    pool.close()
+    assert all(machine.killed for machine in factory.made[:1])
+    assert not [each for each in threading.enumerate() if each.name.startswith("smol-pool")]
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "ahead"),
+    [
+        (1, None, 0),
+        (2, None, 1),
+        (3, None, 2),
+        (64, None, 4),
+        (2, "2", 0),
+        (8, "2", 3),
+        (64, "8", 4),
+        (4, "16", 0),
+    ],
+)
+def test_the_number_made_ahead_follows_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: str | None, ahead: int
+) -> None:
+    monkeypatch.setattr(pool_module, "cores", lambda: cores)
+    environ = {} if workers is None else {"PYTEST_XDIST_WORKER_COUNT": workers}
+    assert forks_ahead(environ) == ahead
