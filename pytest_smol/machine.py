@@ -243,8 +243,10 @@ class Machine:
         end = time.monotonic() + _MARKER_WAIT
         while self.interleaver.waits:
             left = end - time.monotonic()
-            if self._died or self._ended or left <= 0 or not self._take(left):
+            if self._died or self._ended or left <= 0:
                 self.interleaver.give_up()
+            else:
+                self._take(left)
 
     def _show(self, name: str, data: bytes) -> None:
         if self.on_output is not None:
