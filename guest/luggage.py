@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +19,9 @@ CHUNK = 1 << 20
 
 #: The longest list of writes that is sent of a test; what is more is counted.
 MAX_LISTED = 500
+
+#: An empty directory does not come home, and nobody misses it.
+_DIRECTORY = "it is a directory"
 
 #: What every run of pytest writes.
 _USUAL = ("__pycache__", ".pytest_cache")
@@ -73,14 +74,16 @@ class Luggage:
         if self._changes is None:
             return
         changes, unsure = self._changes.next()
-        homeward = {path for path in changes if self._is_wanted(path)} | unsure & self._sent.keys()
+        homeward = set(filter(self._is_wanted, changes)) | unsure & self._sent.keys()
         homeward |= self._early
         self._early = set()
-        for path in sorted(homeward):
-            if changes.get(path) != "deleted":
-                self._send_file(path, known=self._sent.get(path) if path in unsure else None)
+        homeward -= {path for path, kind in changes.items() if kind == "deleted"}
+        unsent = {path: self._send_file(path, path in unsure) for path in sorted(homeward)}
+        for path, reason in unsent.items():
+            if reason not in ("", _DIRECTORY):
+                self._send("unsent", path=self._name(path), reason=reason)
         if self._show:
-            self._list({path: kind for path, kind in changes.items() if path not in homeward})
+            self._list({path: kind for path, kind in changes.items() if unsent.get(path, "other")})
 
     def _name(self, path: str) -> str:
         return os.path.relpath(path, self._root)
@@ -89,25 +92,23 @@ class Luggage:
         name = self._name(path)
         return not name.startswith("../") and any(each.fullmatch(name) for each in self._patterns)
 
-    def _send_file(self, path: str, known: bytes | None) -> None:
-        """Send a file, but for one whose content was sent: that which has the digest ``known``."""
+    def _send_file(self, path: str, unsure: bool) -> str:
+        """Send a file, an ``unsure`` one if its content was not sent; why it could not be, or nothing."""
         assert self._layer is not None
-        name = self._name(path)
         try:
-            fd = self._layer.open(path)
+            with open(self._layer.open(path), "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_size > self._limit:
+                    return f"it is larger than {self._limit} bytes"
+                if not unsure or _digest(file) != self._sent.get(path):
+                    file.seek(0)
+                    executable = bool(status.st_mode & 0o111)
+                    self._sent[path] = self._send_chunks(self._name(path), file, executable)
+        except IsADirectoryError:
+            return _DIRECTORY
         except OSError as error:
-            reason = "it is a symbolic link" if error.errno == errno.ELOOP else str(error.strerror)
-            self._send("unsent", path=name, reason=reason)
-            return
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                self._send("unsent", path=name, reason="it is no regular file")
-            elif status.st_size > self._limit:
-                self._send("unsent", path=name, reason=f"it is larger than {self._limit} bytes")
-            elif known is None or _digest(file) != known:
-                file.seek(0)
-                self._sent[path] = self._send_chunks(name, file, executable=bool(status.st_mode & 0o111))
+            return str(error.strerror)
+        return ""
 
     def _send_chunks(self, name: str, file: Any, executable: bool) -> bytes:
         digest = hashlib.sha256()

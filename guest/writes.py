@@ -10,6 +10,7 @@ that user cannot list or read is not found.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -79,9 +80,14 @@ class Layer:
             return
 
     def open(self, path: str) -> int:
-        """A descriptor of the file at ``path``, to read it. Raises OSError."""
+        """A descriptor of the regular file at ``path``, to read it. Raises OSError, also for another kind."""
+        where = os.path.relpath(path, self.prefix)
+        # To open a device would be to use it.
+        mode = os.lstat(where, dir_fd=self.fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "it is no regular file")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(os.path.relpath(path, self.prefix), flags, dir_fd=self.fd)
+        return os.open(where, flags, dir_fd=self.fd)
 
 
 def _ancestors(path: str) -> Iterator[str]:

@@ -28,6 +28,9 @@ _MAX_NUMBITS = 1 << 20
 #: The greatest line number; negative ones stand for entries and exits.
 _MAX_LINE = 1 << 31
 
+#: The longest time that a benchmark may have measured, in seconds: a year.
+_MAX_TIME = 366 * 86400
+
 #: The names that hypothesis.database gives to keys and values: the start of a digest, without a suffix.
 _HYPOTHESIS_EXAMPLE = r"(?:.+/)?[0-9a-f]{16}/[0-9a-f]{16}"
 
@@ -225,8 +228,10 @@ class _Benchmark(_Plain):
         fields: dict[str, Any] = {name: _text(data.get(name)) for name in ("name", "fullname")}
         fields |= {name: data.get(name) for name in ("group", "param", "params", "extra_info")}
         times = data.get("data")
-        if not isinstance(times, list) or not all(type(each) in (int, float) and each >= 0 for each in times):
+        if not isinstance(times, list) or not all(map(_is_time, times)):
             raise ValueError("times are expected")
+        if not times and data.get("has_error") is not True:
+            raise ValueError("a benchmark without times failed")
         if type(data.get("iterations")) is not int or not isinstance(data.get("options"), dict):
             raise ValueError("a benchmark has iterations and options")
         for name in ("group", "param"):
@@ -237,6 +242,10 @@ class _Benchmark(_Plain):
         bench = stats.Metadata(fixture, data["iterations"], data["options"])
         bench.stats.data = times
         self._config._benchmarksession.benchmarks.append(bench)
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < _MAX_TIME
 
 
 def _loaded(name: str) -> Callable[[pytest.Config], bool]:
