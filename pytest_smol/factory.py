@@ -156,7 +156,7 @@ class MachineFactory:
 
     def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
         """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""
-        tree = Tree(view, snapshot.tree)
+        tree = Tree(view, snapshot.tree, asked=self.usage.hidden)
         return self._restored(
             snapshot, Machine(snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output)
         )
@@ -165,7 +165,7 @@ class MachineFactory:
         """A machine that shares the memory of ``snapshot`` until it writes."""
         self.forks += 1
         begin = time.monotonic()
-        tree = Tree(snapshot.view, snapshot.tree, final=True)
+        tree = Tree(snapshot.view, snapshot.tree, final=True, asked=self.usage.hidden)
         machine = Machine(
             snapshot.hardware, snapshot.ram, self._server, tree, private=True, on_output=on_output
         )

@@ -1,4 +1,4 @@
-"""What a run's machines cost: how many forks, how long a fork took, how long they lived."""
+"""What a run's machines cost, and what was kept from them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from statistics import median
 __all__ = ["Usage"]
 
 
+#: How many hidden files are named.
+_NAMED = 5
+
+
 class Usage:
-    """Counts the forks of one run."""
+    """Counts the forks of one run. ``hidden`` are host paths that machines asked for and did not get."""
 
     def __init__(self) -> None:
         self._forks: list[float] = []
         self._alive: dict[object, float] = {}
         self._seconds = 0.0
+        self.hidden: set[str] = set()
 
     def forked(self, machine: object, begin: float) -> None:
         """Count ``machine``, whose making began at ``begin`` on time.monotonic()'s clock."""
@@ -25,6 +30,14 @@ class Usage:
         """The life of ``machine`` is over; nothing for one that is no fork, or was over before."""
         now = time.monotonic()
         self._seconds += now - self._alive.pop(machine, now)
+
+    def describe_hidden(self, rootdir: str) -> str:
+        """One line on what was asked for and hidden, empty if nothing was: a test may have failed for it."""
+        if not self.hidden:
+            return ""
+        names = sorted(path.removeprefix(f"{rootdir}/") for path in self.hidden.copy())
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"smol: hidden from tests: {', '.join(names[:_NAMED])}{more} (smol_show makes exceptions)"
 
     def describe(self) -> str:
         """One line, empty if there was no fork."""

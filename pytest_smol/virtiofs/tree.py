@@ -39,6 +39,7 @@ VALID = 365 * 24 * 3600
 MAX_PAGES = 256
 MAX_READAHEAD = 1 << 20
 MAX_LISTED = 1 << 17  # bytes of directory entries in one reply; kernels ask for a page, or a few
+MAX_ASKED = 100
 MIN_WRITE = 4096  # the kernel takes no less; nothing is ever written
 FLAGS = (
     InitFlag.ASYNC_READ
@@ -69,10 +70,18 @@ class Tree:
     ``state`` is what a frozen tree left behind: the guest that this one serves
     holds its nodes. If ``view`` is larger than the one that guest was shown, it may
     have to drop its caches: :meth:`TreeState.outdated`. A ``final`` tree is never
-    frozen, so it need not remember what its guest has seen.
+    frozen, so it need not remember what its guest has seen. To ``asked`` it adds
+    host paths that its guest asks for by name and that are hidden, the first few.
     """
 
-    def __init__(self, view: View, state: TreeState | None = None, *, final: bool = False) -> None:
+    def __init__(
+        self,
+        view: View,
+        state: TreeState | None = None,
+        *,
+        final: bool = False,
+        asked: set[str] | None = None,
+    ) -> None:
         self._base = state or TreeState()
         self._nodes = NodeTable(self._base.nodes)
         self._devices = Devices(self._base.devices)
@@ -86,6 +95,7 @@ class Tree:
         self._directories = Directories(self._places, self._devices, self._observer, *host)
         self._files = Files(*host)
         self._listings = Listings()
+        self._asked = set() if asked is None else asked
 
     def dispatch(self, request: bytes, room: int) -> bytes | None:
         """The reply to one FUSE request, at most ``room`` bytes; None where none is due (or fits)."""
@@ -177,6 +187,8 @@ class Tree:
         st, attr = self._stat(host)
         self._observer.saw(host, st)
         if self._secrets.hides(host, st):
+            if len(self._asked) < MAX_ASKED:
+                self._asked.add(os.fsdecode(host))
             raise FileNotFoundError(errno.ENOENT, "hidden")
         nodeid = self._nodes.enter(path, st.st_mode & _S_IFMT)
         self._files.check(nodeid, st)

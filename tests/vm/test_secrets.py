@@ -52,5 +52,6 @@ def test_secrets_are_hidden(project: Project) -> None:
     result = project.run("--smol", "test_guest.py")
     assert set(result.outcomes().values()) == {"passed"}, result.output
     assert len(result.cases) == len(HIDDEN) + 5
+    assert "smol: hidden from tests: .aws, .env, .netrc, linked, notes.secret and 1 more" in result.output
     assert (project.root / ".env").read_text() == "A=b"
     assert project.left_behind() == []
