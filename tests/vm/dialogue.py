@@ -16,7 +16,7 @@ from pathlib import Path
 __all__ = ["Dialogue"]
 
 #: The longest that a program may keep its user waiting, in seconds; generous, for a busy host.
-PATIENCE = 120.0
+PATIENCE = 90.0
 
 
 class Dialogue:
