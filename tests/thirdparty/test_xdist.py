@@ -94,6 +94,11 @@ def verdicts(outcome: Outcome) -> list[str]:
     )
 
 
+def imports(outcome: Outcome) -> set[str]:
+    """What distinguishes the imports that tests saw: machines of one snapshot saw the same."""
+    return set(re.findall(r'name="imported" value="(\w+)"', outcome.files["junit.xml"]))
+
+
 def assert_same(plain: Outcome, smol: Outcome) -> None:
     assert smol.status == plain.status, str(smol)
     assert cases(smol) == cases(plain)
@@ -115,8 +120,7 @@ def test_every_way_of_distribution_gives_what_it_gives_at_home(bench: Bench, run
     bench.write("test_other.py", OTHER)
     ((plain, smol),) = bench.both(f"{run} --junitxml=junit.xml", plugins=XDIST)
     assert_same(plain, smol)
-    imported = re.findall(r'name="imported" value="(\w+)"', smol.files["junit.xml"])
-    assert len(set(imported)) == 1, "the workers did not share one snapshot"
+    assert len(imports(smol)) == 1, "the workers did not share one snapshot"
 
 
 def test_options_of_the_ini_file_distribute_and_guests_do_not(bench: Bench) -> None:
@@ -134,6 +138,7 @@ def test_without_workers_it_is_as_without_pytest_xdist(bench: Bench) -> None:
 MARKED = """
     import os
 
+    import conftest
     import pytest
 
     def in_machine():
@@ -147,14 +152,15 @@ MARKED = """
         assert not in_machine() and not fixture
 
     @pytest.mark.smol
-    def test_machine(fixture, request, worker_id):
+    def test_machine(fixture, request, worker_id, record_property):
         assert in_machine() and fixture
+        record_property("imported", conftest.IMPORTED)
         assert request.config.workerinput["database"] == f"of {worker_id}"
 
     def test_home_again(fixture):
         assert not in_machine() and not fixture
 
-    @pytest.mark.smol(memory=192)
+    @pytest.mark.smol
     class TestClass:
         count = 0
         def test_first(self): TestClass.count += 1
@@ -168,13 +174,16 @@ def test_only_marked_tests_of_a_worker_run_in_machines(bench: Bench) -> None:
     bench.write(
         "conftest.py",
         """
+        import uuid
+        IMPORTED = uuid.uuid4().hex
         def pytest_configure_node(node):
             node.workerinput["database"] = f"of {node.gateway.id}"
         """,
     )
-    ran = bench.run("-n2", "-v", plugins=XDIST)
+    ran = bench.run("-n2", "-v", "--junitxml=junit.xml", plugins=XDIST)
     assert ran.status == 0, str(ran)
     assert ran.text.count("PASSED") == 10
+    assert len(imports(ran)) == 1, "the workers did not share one snapshot"
 
 
 def test_a_host_that_cannot_is_one_usage_error(bench: Bench) -> None:
@@ -284,6 +293,11 @@ def project(tmp_path: Path, plugins_python: Path) -> Project:
     return made
 
 
+def left_behind(project: Project) -> list[str]:
+    """What is left of a run but the directories of pytest's tmp_path, which pytest keeps at home as well."""
+    return [each for each in project.left_behind() if not Path(each).name.startswith("pytest-of-")]
+
+
 def workers_of(pid: int) -> list[int]:
     """The processes that ``pid`` started, first come first."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -300,7 +314,7 @@ def test_a_worker_that_is_killed_is_replaced_and_leaves_nothing(project: Project
     assert result.status == 1, result.output
     assert "replacing crashed worker" in result.stdout
     assert "1 failed, 5 passed" in result.stdout
-    assert project.left_behind() == []
+    assert left_behind(project) == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 2), (signal.SIGTERM, 143)])
@@ -315,4 +329,4 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     assert result.status == status, result.output
     assert "INTERNALERROR" not in result.output
     wait_until(lambda: not machines(project.home), "the end of all machines")
-    assert project.left_behind() == []
+    assert left_behind(project) == []
