@@ -49,12 +49,14 @@ class Globs:
     """Patterns as in ``.gitignore``, more or less.
 
     One without a slash is about a name, wherever it is; one with slashes about
-    the end of a path, and one that begins with a slash about a whole path. Raises
-    ValueError for one that is no glob.
+    the end of a path, and one that begins with a slash about a whole path. Case
+    does not count. Raises ValueError for one that is no glob.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        kept = [pattern.rstrip("/") for pattern in patterns if pattern.strip("/")]
+        # Of bytes, as of a path's, only ASCII has two cases.
+        folded = [os.fsdecode(os.fsencode(pattern).lower()) for pattern in patterns]
+        kept = [pattern.rstrip("/") for pattern in folded if pattern.strip("/")]
         # Of each pattern its last component, by the cheapest test that there is for it.
         lasts = {pattern.rpartition("/")[2] for pattern in kept}
         plain = {last for last in lasts if _is_plain(last)}
@@ -71,6 +73,7 @@ class Globs:
 
     def may_match(self, name: bytes) -> bool:
         """Whether some path that ends in ``name`` matches."""
+        name = name.lower()
         return (
             name in self._plain
             or name.startswith(self._starts)
@@ -80,8 +83,8 @@ class Globs:
 
     def match(self, path: bytes) -> bool:
         """Whether ``path``, absolute, itself matches."""
-        return self._paths is not None and self._paths.match(path) is not None
+        return self._paths is not None and self._paths.match(path.lower()) is not None
 
     def match_above(self, path: bytes) -> bool:
         """Whether ``path`` or a directory that it is in matches."""
-        return self._trees is not None and self._trees.match(path) is not None
+        return self._trees is not None and self._trees.match(path.lower()) is not None

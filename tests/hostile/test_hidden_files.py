@@ -47,6 +47,7 @@ HIDDEN = {
     "keys/server.pem": CERTIFICATE + KEY,
     "keys/deploy_key": KEY.replace("PRIVATE", "OPENSSH PRIVATE"),
     "keys/putty.ppk": "x",
+    "keys/UPPER.PEM": KEY,
     "keys/store.p12": "x",
     "my-service-account.json": '{"private_key": "x"}',
     ".cargo/credentials.toml": "x",

@@ -11,6 +11,7 @@ from pytest_smol.virtiofs.globs import Globs
 
 PATTERNS = [
     *(".env*", "id_rsa", "*.ppk", ".config/gcloud", "conf/*/s?[!0-9].y", "/abs/x", "a/**/b", "d/**", "e/"),
+    "Caf\u00e9",
 ]
 
 
@@ -38,6 +39,10 @@ PATTERNS = [
         (b"/p/id_rsa.pub", False),
         (b"/p/id_rsa\n", False),
         (b"/p/.env\xff", True),
+        (b"/P/X.PPK", True),
+        (b"/h/.Config/GCloud", True),
+        ("/p/caf\u00e9".encode(), True),
+        ("/p/CAF\u00e9".encode(), True),
     ],
 )
 def test_what_matches(path: bytes, matches: bool) -> None:
