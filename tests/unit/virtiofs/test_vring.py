@@ -107,6 +107,27 @@ def test_a_limit_leaves_the_rest_for_later() -> None:
     assert driver.used_idx == 4
 
 
+def test_a_limit_holds_for_what_was_made_available_at_once() -> None:
+    driver = Driver(BytesMemory())
+    vring = driver.vring()
+    for _ in range(5):
+        driver.request([b"a"], [])
+    assert vring.process(upper, 2) == (True, True)
+    assert driver.used_idx == 2
+    assert vring.process(upper, 3) == (True, False)
+
+
+def test_what_is_enough_ends_a_turn() -> None:
+    driver = Driver(BytesMemory())
+    vring = driver.vring()
+    for _ in range(5):
+        driver.request([b"a"], [])
+    assert vring.process(upper, 16, lambda: True) == (True, True)
+    assert driver.used_idx == 1
+    assert vring.process(upper, 16) == (True, False)
+    assert driver.used_idx == 5
+
+
 def test_a_request_made_available_meanwhile_is_found() -> None:
     driver = Driver(BytesMemory())
     vring = driver.vring()
