@@ -23,17 +23,18 @@ class CollectedTree:
 
     def __init__(self) -> None:
         self.items: list[pytest.Item] = []
-        self._numbers: dict[pytest.Item, int] = {}
+        # By identity: a plugin that changes an item's id, as pytest-xdist does, changes its hash.
+        self._numbers: dict[int, int] = {}
 
     def add(self, item: pytest.Item) -> None:
-        if item not in self._numbers:
-            self._numbers[item] = len(self.items)
+        if id(item) not in self._numbers:
+            self._numbers[id(item)] = len(self.items)
             self.items.append(item)
 
     def number(self, item: pytest.Item) -> int:
         """The item's number: its place in :attr:`items`."""
         self.add(item)
-        return self._numbers[item]
+        return self._numbers[id(item)]
 
     def batches(self) -> Iterator[list[dict[str, Any]]]:
         """Rows for all nodes below the session, parents before children."""
@@ -63,7 +64,7 @@ class CollectedTree:
         if isinstance(node, pytest.Item):
             path, lineno, domain = node.location
             row["item"] = {
-                "number": self._numbers[node],
+                "number": self._numbers[id(node)],
                 "location": [path, lineno, domain],
                 "keywords": sorted(str(key) for key in node.keywords),
                 "marks": [asdict(mark) for mark in marks_of(node)],

@@ -97,3 +97,17 @@ def test_a_wrong_marker_is_named_in_the_guest_too(pytester: pytest.Pytester) -> 
     item = pytester.getitem("import pytest\n@pytest.mark.smol(1)\ndef test_x(): pass", "test_x")
     with pytest.raises(SettingError, match="test_x"):
         rows_of([item])
+
+
+def test_an_item_that_gets_another_id_keeps_its_number() -> None:
+    class Renamed:
+        hash = 1
+
+        def __hash__(self) -> int:
+            return self.hash
+
+    item: Any = Renamed()
+    tree = CollectedTree()
+    tree.add(item)
+    item.hash = 2
+    assert (tree.number(item), len(tree.items)) == (0, 1)
