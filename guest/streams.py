@@ -45,8 +45,12 @@ def flush() -> None:
 
 
 def mark_output(port: Any, uncaptured: bool) -> None:
-    """Mark where ``port`` sends messages: in standard error too, where the host shows it (``uncaptured``)."""
-    port.before_message = Streams((1, 2) if uncaptured else (1,)).mark
+    """Mark where ``port`` sends messages, if what tests print is shown as it comes (``uncaptured``).
+
+    Where it is captured there is next to nothing to put in order, and a marker
+    costs each message another turn of QEMU's.
+    """
+    port.before_message = Streams((1, 2) if uncaptured else ()).mark
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if uncaptured and reconfigure is not None:
         reconfigure(line_buffering=True)  # as Python does on a terminal
