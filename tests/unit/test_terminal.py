@@ -176,7 +176,7 @@ def test_keys_and_output_pass_as_they_are(terminal: Terminal, machine: TalkingMa
 
 
 def test_other_output_keeps_its_line_ends(terminal: Terminal, machine: TalkingMachine, user: User) -> None:
-    machine._on_output = lambda name, data: (sys.stdout.write(data.decode()), sys.stdout.flush(), None)[-1]
+    machine.on_output = lambda name, data: (sys.stdout.write(data.decode()), sys.stdout.flush(), None)[-1]
 
     def guest(it: Guest) -> None:
         it.hear()
