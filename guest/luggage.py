@@ -27,15 +27,19 @@ _DIRECTORY = "it is a directory"
 _USUAL = ("__pycache__", ".pytest_cache")
 
 
+_NOTHING: dict[str, Any] = {"rootdir": "/", "patterns": [], "limit": 0, "show": False, "plugins": []}
+
+
 class Luggage:
     """A plugin of the guest's pytest: sends home what tests leave in files.
 
-    ``wanted`` is the ``files`` of a ``session`` message. Without a layer, or if
-    nothing is wanted, it does nothing.
+    ``wanted`` is the ``files`` of a ``session`` message, empty if nothing is.
+    Without a layer, or if nothing is wanted, it does nothing.
     """
 
     def __init__(self, send: Callable[..., None], layer: Layer | None, wanted: dict[str, Any]) -> None:
         self._send = send
+        wanted = wanted or _NOTHING
         self._layer = layer if wanted["patterns"] or wanted["show"] else None
         self._root = wanted["rootdir"]
         self._patterns = [re.compile(pattern) for pattern in wanted["patterns"]]

@@ -59,7 +59,8 @@ def main(control: int, pumps: socket.socket) -> None:
     sys.stdin = standard_input(port)
     terminal = Terminal(port, pumps)
     open_before_debuggers(terminal)
-    luggage = Luggage(port.send, Layer.of(order["files"]["rootdir"]), order["files"])
+    files = order["files"]
+    luggage = Luggage(port.send, Layer.of(files["rootdir"]) if files else None, files)
     mark_output(port, order["uncaptured"])
     reporter = ReporterPlugin(port, order["screen"])
     guest = GuestPlugin(port, reporter, order["plugins"], luggage.end)

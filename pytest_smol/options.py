@@ -128,7 +128,7 @@ class _Row:
 _ROWS = (
     _Row("scope", choice(SCOPES), "what shares a VM: test, class, module or session (default: module)"),
     _Row("accel", choice(ACCELERATORS), "auto (default), kvm or tcg", metavar="NAME"),
-    _Row("memory", memory, "memory of a VM in MiB (default: 256)", metavar="MIB"),
+    _Row("memory", memory, "memory of a VM in MiB (default: 512)", metavar="MIB"),
     _Row("timeout", seconds, "wall-clock limit for one test in a VM, in seconds (default: 300)", metavar="S"),
     _Row("keep_console", path, "directory to keep each VM's console in, a file for each", True, "DIR", True),
     _Row("kernel", str, "guest kernel (a vmlinuz) to use instead of the distribution's", flag=False),
@@ -143,7 +143,7 @@ class Settings:
     everything: bool = False
     scope: str | None = None
     accel: str = "auto"
-    memory: int = 256
+    memory: int = 512
     timeout: float = 300.0
     kernel: str | None = None
     qemu: str = "qemu-system-x86_64"

@@ -51,7 +51,7 @@ class Hardware:
 
     emulator: Emulator
     accelerator: Accelerator
-    memory: int = 256
+    memory: int = 512
     cpus: int = 1
 
 

@@ -59,7 +59,7 @@ def session(directory: Path) -> Iterator[tuple[MachineFactory, Snapshot]]:
         env=Settings().guest_environment(),
     )
     with MachineFactory(Settings(), lambda text: print(f"  {text}", flush=True)) as factory:
-        guest = GuestSession(factory, project, Flavour(256, "host"), cast(ReportBuilder, _NoReports()))
+        guest = GuestSession(factory, project, Flavour(512, "host"), cast(ReportBuilder, _NoReports()))
         guest.start(_LIMIT)
         yield factory, guest.snapshot
 
@@ -69,7 +69,7 @@ def qemu_floor(factory: MachineFactory) -> float:
     mine, other = socket.socketpair()
     accelerator = factory.accelerator
     argv = [factory.emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-S"]
-    argv += ["-machine", "microvm,acpi=on", "-accel", accelerator.name, "-cpu", accelerator.cpu, "-m", "256M"]
+    argv += ["-machine", "microvm,acpi=on", "-accel", accelerator.name, "-cpu", accelerator.cpu, "-m", "512M"]
     argv += ["-chardev", f"socket,id=qmp,fd={other.fileno()}", "-mon", "chardev=qmp,mode=control"]
     begin = time.perf_counter()
     with mine, other:

@@ -177,12 +177,12 @@ def test_workers_that_were_chosen_one_by_one_are_not_left_out(
 ) -> None:
     monkeypatch.setattr(resources, "available_memory", lambda: 400 << 20)
     with pytest.raises(NotEnoughMemory, match="workers with a guest of 256 MiB"):
-        role(config_of(**options)).prepare(Settings())
+        role(config_of(**options)).prepare(Settings(memory=256))
 
 
 def test_workers_of_other_machines_need_no_memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "available_memory", lambda: 400 << 20)
-    assert role(config_of(tx=["ssh=there", "popen", "socket=there:1"])).prepare(Settings()) == ""
+    assert role(config_of(tx=["ssh=there", "popen", "socket=there:1"])).prepare(Settings(memory=256)) == ""
 
 
 # --- the end

@@ -51,9 +51,9 @@ def test_tests_that_need_other_machines_do_not_share_one() -> None:
         for arguments in (MarkerArguments(), MarkerArguments(memory=512), MarkerArguments(user="root"))
     }
     assert found == {
-        Placement("module", "a.py", Flavour(256, "host")),
         Placement("module", "a.py", Flavour(512, "host")),
-        Placement("module", "a.py", Flavour(256, "root")),
+        Placement("module", "a.py", Flavour(512, "host")),
+        Placement("module", "a.py", Flavour(512, "root")),
     }
 
 
