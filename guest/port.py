@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from pytest_smol.wire import TO_GUEST, Decoder, Message, WireError, encode
@@ -16,25 +16,31 @@ class Port:
         self._fd = fd
         self._decoder = Decoder(TO_GUEST)
         self._received: list[Message] = []
-        #: Called before each message.
-        self.before_message: Callable[[], None] = lambda: None
+        #: Called before each message; gives one that is sent with it, if any.
+        self.before_message: Callable[[], Message | None] = lambda: None
         #: Called by :meth:`send`, before all else: a talk with the user is over then.
         self.end_talk: Callable[[], None] = lambda: None
 
     def send(self, kind: str, /, **fields: Any) -> None:
         """Send one message; waits for as long as the host does not read."""
         self.end_talk()
-        self.before_message()
-        self._write({"type": kind, **fields})
+        self._send_marked({"type": kind, **fields})
+
+    def _send_marked(self, message: Message) -> None:
+        first = self.before_message()
+        self.tell(*([] if first is None else [first]), message)
+
+    def tell(self, *messages: Message) -> None:
+        """Send ``messages`` as they are, also in a talk with the user."""
+        self._write(b"".join(map(encode, messages)))
 
     def ask(self, kind: str, /, **fields: Any) -> Message:
         """Send one message and give the answer to it."""
-        self.before_message()
-        self._write({"type": kind, **fields})
+        self._send_marked({"type": kind, **fields})
         return self.receive()
 
-    def _write(self, message: Mapping[str, Any]) -> None:
-        data = memoryview(encode(message))
+    def _write(self, frames: bytes) -> None:
+        data = memoryview(frames)
         while data:
             data = data[os.write(self._fd, data) :]
 

@@ -3,35 +3,71 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_smol.wire import MARKER
+from pytest_smol.wire import MARKER, Message
 
 #: The least number for a descriptor of ours.
 _HIGH = 200
 
 
 class Streams:
-    """The output ports of the test process, by their descriptors ``numbers``.
+    """The output ports of the test process.
 
-    Duplicates are kept, as pytest and tests put other files in their place. Their
-    numbers are high, so that a test is given those that it is given at home.
+    With ``always`` each message is marked, in both streams. Without, pytest captures what
+    tests print, and a marker costs each message a turn of QEMU's: then only standard
+    output is marked, where Python has written to it. Duplicates of the ports are
+    kept, as pytest and tests put other files in their place. Their numbers are high, so
+    that a test is given those that it is given at home.
     """
 
-    def __init__(self, numbers: Sequence[int]) -> None:
+    def __init__(self, port: Any, always: bool) -> None:
+        self._port = port
+        self._always = always
+        self._written = False
+        numbers: Sequence[int] = (1, 2) if always else (1,)
         self._ports = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _HIGH) for number in numbers]
 
-    def mark(self) -> None:
-        """Write the marker to each port, behind all that was printed. Never raises: a test may close them."""
+    def mark(self) -> Message | None:
+        """Mark the streams behind all that was printed; gives what to say with the next message.
+
+        Never raises: a test may close the streams.
+        """
         flush()
+        if not (self._always or self._written):
+            return None
+        self._written = False
+        return self._write_markers()
+
+    def _write_markers(self) -> Message:
         for port in self._ports:
             try:
                 os.write(port, MARKER)
             except OSError:
                 continue
+        return {"type": "mark", "stderr": self._always}
+
+    def begin(self) -> None:
+        """Python is about to write to standard output: keep that behind the messages so far."""
+        if not self._written:
+            self._written = True
+            self._port.tell(self._write_markers(), {"type": "printing"})
+
+
+class _Noticed(io.FileIO):
+    """Standard output; tells before it writes."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        super().__init__(1, "w", closefd=False)
+        self._begin = begin
+
+    def write(self, data: Any) -> int:
+        self._begin()
+        return super().write(data)
 
 
 def flush() -> None:
@@ -45,12 +81,14 @@ def flush() -> None:
 
 
 def mark_output(port: Any, uncaptured: bool) -> None:
-    """Mark where ``port`` sends messages, if what tests print is shown as it comes (``uncaptured``).
-
-    Where it is captured there is next to nothing to put in order, and a marker
-    costs each message another turn of QEMU's.
-    """
-    port.before_message = Streams((1, 2) if uncaptured else ()).mark
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if uncaptured and reconfigure is not None:
-        reconfigure(line_buffering=True)  # as Python does on a terminal
+    """Mark where ``port`` sends messages; ``uncaptured`` tells that what tests print is shown as it comes."""
+    streams = Streams(port, uncaptured)
+    port.before_message = streams.mark
+    old: Any = sys.stdout
+    if uncaptured:
+        old.reconfigure(line_buffering=True)  # as Python does on a terminal
+    else:
+        file = io.BufferedWriter(_Noticed(streams.begin))
+        sys.stdout = sys.__stdout__ = io.TextIOWrapper(  # type: ignore[misc]
+            file, old.encoding, old.errors, write_through=old.write_through, line_buffering=old.line_buffering
+        )

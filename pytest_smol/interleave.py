@@ -1,10 +1,11 @@
 """Puts what a guest says on several ports into the order in which it said it; no I/O.
 
 Messages and output leave a guest over ports of their own, which QEMU serves in
-any order. Before each message the guest writes a marker to its output ports:
-the output before it belongs before the message, that after it behind. A guest
-that leaves markers out, or writes some of its own, puts nothing but its own
-output in the wrong place.
+any order. Where there is output, the guest writes a marker to its output ports
+and says ``mark`` before the next message: the output before the marker belongs
+before that message, that after it behind. ``printing`` is a message with no
+other meaning than its place. A guest that leaves markers out, or writes some of
+its own, puts nothing but its own output in the wrong place.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ class Interleaver:
     """
 
     def __init__(self) -> None:
-        #: Those that wait to be taken.
-        self.messages: deque[Message] = deque()
+        #: Those that wait to be taken, each with the names of the streams that have a marker for it.
+        self.messages: deque[tuple[Message, tuple[str, ...]]] = deque()
         self._streams = {name: _Stream() for name in STREAMS}
+        self._marked: tuple[str, ...] = ()
 
     def message(self, message: Message) -> None:
         """Take a message."""
-        self.messages.append(message)
+        if message["type"] == "mark":
+            self._marked = STREAMS if message["stderr"] else STREAMS[:1]
+        else:
+            self.messages.append((message, self._marked))
+            self._marked = ()
 
     def output(self, name: str, data: bytes) -> bytes:
         """Take output of one of :data:`STREAMS`; gives the part of it that is no marker."""
@@ -50,24 +56,27 @@ class Interleaver:
 
         None if there is none, or if it still :attr:`waits` for its markers.
         """
-        for name, stream in self._streams.items():
-            for data in stream.due():
-                show(name, data)
-        if not self.messages or self.waits:
-            return None
-        for stream in self._streams.values():
-            stream.pass_marker()
-        return self.messages.popleft()
+        while True:
+            for name, stream in self._streams.items():
+                for data in stream.due():
+                    show(name, data)
+            if not self.messages or self.waits:
+                return None
+            message, marked = self.messages.popleft()
+            for name in marked:
+                self._streams[name].pass_marker()
+            if message["type"] != "printing":
+                return message
 
     @property
     def waits(self) -> bool:
         """Whether a message is there, but not yet all the markers before it."""
-        return bool(self.messages) and any(stream.lacks_marker for stream in self._streams.values())
+        return bool(self.messages) and any(self._streams[name].lacks_marker for name in self.messages[0][1])
 
     def give_up(self) -> None:
         """Wait no more for markers of the streams that lack one: the guest leaves them out."""
         for stream in self._streams.values():
-            stream.is_marked = stream.is_marked and not stream.lacks_marker
+            stream.is_trusted = stream.is_trusted and not stream.lacks_marker
 
     def flush(self, show: Show) -> None:
         """Give all output that is left to ``show``: no message will come any more."""
@@ -85,13 +94,13 @@ class _Stream:
         self._held = 0
         #: How many messages were taken before their markers came.
         self._ahead = 0
-        #: Whether the guest marks this stream, for all that is known.
-        self.is_marked = False
+        #: Whether the guest has always written its markers.
+        self.is_trusted = True
 
     @property
     def lacks_marker(self) -> bool:
         """Whether a marker is to come before all that is here."""
-        return self.is_marked and None not in self._parts
+        return self.is_trusted and None not in self._parts
 
     def add(self, data: bytes) -> bytes:
         *whole, last = (self._unfinished + data).split(MARKER)
@@ -109,7 +118,6 @@ class _Stream:
             self._ahead -= 1
         else:
             self._parts.append(None)
-            self.is_marked = True
 
     def _append(self, text: bytes) -> None:
         if text:

@@ -58,9 +58,10 @@ def pytest_load_initial_conftests(
 
 def _own_path(config: pytest.Config) -> list[str]:
     """``sys.path`` without the project's ``pythonpath``, which the guest's pytest adds itself."""
+    if not hasattr(config, "_configure_python_path"):  # a plugin of pytest's adds it only later
+        return sys.path
     added = [str(path) for path in config.getini("pythonpath")]
-    is_added = hasattr(config, "_configure_python_path")  # else a plugin of pytest's adds it only later
-    return sys.path[len(added) :] if is_added and sys.path[: len(added)] == added else sys.path
+    return sys.path[len(added) :] if sys.path[: len(added)] == added else sys.path
 
 
 def pytest_configure(config: pytest.Config) -> None:

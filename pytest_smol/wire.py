@@ -30,7 +30,7 @@ __all__ = [
 #: The largest frame either side accepts, in bytes of JSON.
 MAX_FRAME = 16 << 20
 
-#: What a guest writes to its standard output, and error, before each message: only there it makes sense.
+#: What a guest writes to its standard output (and error) before it says ``mark`` and the next message.
 MARKER = b"\x1esmol:7d5c2a9be1f04386\x1e"
 
 #: The longest integer literal accepted, in digits (64 bits and a sign need 20).
@@ -88,6 +88,8 @@ TO_TERMINAL: Mapping[str, _Fields] = {
 FROM_GUEST: Mapping[str, _Fields] = {
     "ready": {"python": (str,)},
     "header": {"lines": (list,)},
+    "mark": {"stderr": (bool,)},
+    "printing": {},
     "screen": {"text": (str,), "fresh_line": (bool,)},
     "suite_property": {"name": (str,), "value": (str,)},
     "collecting": {"nodeid": (str,)},

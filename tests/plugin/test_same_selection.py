@@ -149,14 +149,12 @@ def test_plugin_that_selects_and_reorders(lab: Lab) -> None:
             def pytest_collection_modifyitems(config, items):
                 config.hook.pytest_deselected(items=items[:1])
                 items[:] = items[:0:-1]
-            def pytest_report_header(): return "never shown: the guest has no header"
+            def pytest_report_header(): return "a line of the header"
             def pytest_report_collectionfinish(items): return [f"{len(items)} left"]
         """,
         test_a="def test_1(): pass\ndef test_2(): pass\ndef test_3(): assert 0\n",
     )
-    [(plain, smol)] = lab.both("-v")
-    header = "never shown: the guest has no header"
-    assert normalised(smol.out) == [line for line in normalised(plain.out) if line != header]
+    assert "a line of the header" in lab.same("-v").out
 
 
 def test_generated_tests_and_ids(lab: Lab) -> None:

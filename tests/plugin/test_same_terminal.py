@@ -260,8 +260,9 @@ def test_a_plugin_of_a_conftest(lab: Lab) -> None:
                 terminalreporter.write_line("of a plugin")
         """,
         test_a="def test_a(): pass\n",
+        pytest_ini="[pytest]\npythonpath = .\n",
     )
-    outcome = lab.same("-o pythonpath=.")
+    outcome = lab.same("")
     assert outcome.text.count("of a plugin") == 2
     assert outcome.text.count("of an instance") == 1
 
@@ -274,8 +275,8 @@ def test_a_plugin_that_the_host_has_too_ends_once(lab: Lab) -> None:
                 terminalreporter.write_line("of a plugin")
         """,
         test_a="def test_a(): pass\n",
+        pytest_ini="[pytest]\npythonpath = .\n",
     )
-    lab.path.joinpath("pytest.ini").write_text("[pytest]\npythonpath = .\n")
     outcome = lab.same("-p shared_plugin")
     assert outcome.text.count("of a plugin") == 2
     assert len(lab.record.forks) == 1

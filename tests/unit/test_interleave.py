@@ -26,6 +26,11 @@ class Taker:
     def show(self, name: str, data: bytes) -> None:
         self.seen.append((name, data.decode()))
 
+    def say(self, number: object, mark: dict[str, Any] | None = None) -> None:
+        """A message that is marked."""
+        self.interleaver.message(MARK if mark is None else mark)
+        self.interleaver.message(message(number))
+
     def take_all(self) -> Deeds:
         while (message := self.interleaver.next(self.show)) is not None:
             self.seen.append(message["type"])
@@ -50,6 +55,10 @@ def message(number: object) -> dict[str, Any]:
     return {"type": number}
 
 
+MARK: dict[str, Any] = {"type": "mark", "stderr": False}
+BOTH: dict[str, Any] = {"type": "mark", "stderr": True}
+
+
 output = st.tuples(st.sampled_from(["stdout", "stderr"]), st.text("a\x1e0", min_size=1, max_size=4))
 
 
@@ -61,6 +70,7 @@ def test_what_is_sent_in_order_comes_in_order_however_it_is_cut(deeds: Deeds, cu
         if isinstance(deed, tuple):
             streams[deed[0]] += deed[1].encode()
         else:
+            taker.interleaver.message(BOTH)
             taker.interleaver.message(message(deed))
             streams = {name: data + MARKER for name, data in streams.items()}
     for name, data in streams.items():
@@ -79,7 +89,7 @@ def test_output_after_a_marker_waits_for_the_message() -> None:
     taker = Taker()
     taker.interleaver.output("stdout", b"before" + MARKER + b"after")
     assert taker.take_all() == [("stdout", "before")]
-    taker.interleaver.message(message("report"))
+    taker.say("report")
     assert taker.take_all() == [("stdout", "before"), "report", ("stdout", "after")]
 
 
@@ -91,38 +101,53 @@ def test_output_is_due_at_once_while_no_marker_comes() -> None:
     assert taker.take_all() == [("stdout", "some\x1emore")]
 
 
-def test_a_message_waits_for_the_output_before_it() -> None:
+def test_a_message_that_is_marked_waits_for_the_output_before_it() -> None:
     taker = Taker()
-    taker.interleaver.output("stdout", MARKER)
-    taker.interleaver.message(message("first"))
-    taker.interleaver.message(message("second"))
-    assert taker.take_all() == ["first"]
+    taker.interleaver.message(message("unmarked"))
+    taker.say("marked")
+    assert taker.take_all() == ["unmarked"]
     assert taker.interleaver.waits
     taker.interleaver.output("stdout", b"text" + MARKER[:5])
-    assert taker.take_all() == ["first", ("stdout", "text")]
+    assert taker.take_all() == ["unmarked", ("stdout", "text")]
     taker.interleaver.output("stdout", MARKER[5:])
     assert not taker.interleaver.waits
-    assert taker.take_all() == ["first", ("stdout", "text"), "second"]
+    assert taker.take_all() == ["unmarked", ("stdout", "text"), "marked"]
+
+
+def test_both_streams_are_waited_for_where_both_are_marked() -> None:
+    taker = Taker()
+    taker.say("marked", BOTH)
+    taker.interleaver.output("stdout", MARKER)
+    assert taker.interleaver.waits
+    taker.interleaver.output("stderr", MARKER)
+    assert taker.take_all() == ["marked"]
+
+
+def test_printing_only_keeps_output_behind_what_was_before() -> None:
+    taker = Taker()
+    taker.interleaver.output("stdout", MARKER + b"printed")
+    assert taker.take_all() == []
+    taker.interleaver.message(message("report"))
+    taker.say("printing")
+    assert taker.take_all() == ["report", ("stdout", "printed")]
+
+
+def test_a_guest_that_left_markers_out_is_never_waited_for_again() -> None:
+    taker = Taker()
+    for number in range(3):
+        taker.say(number)
+    assert taker.take_all() == []
+    taker.interleaver.give_up()
+    assert taker.take_all() == [0, 1, 2]
 
 
 def test_a_marker_that_comes_after_its_message_holds_up_nothing() -> None:
     taker = Taker()
-    taker.interleaver.message(message("first"))
-    assert taker.take_all() == ["first"]
-    taker.interleaver.output("stdout", b"a" + MARKER + b"b" + MARKER)
-    assert taker.take_all() == ["first", ("stdout", "ab")]
-    taker.interleaver.message(message("second"))
-    assert taker.take_all() == ["first", ("stdout", "ab"), "second"]
-
-
-def test_nobody_waits_for_a_guest_that_marks_no_more() -> None:
-    taker = Taker()
-    taker.interleaver.output("stdout", MARKER)
-    for number in range(3):
-        taker.interleaver.message(message(number))
-    assert taker.take_all() == [0]
+    taker.say("first")
     taker.interleaver.give_up()
-    assert taker.take_all() == [0, 1, 2]
+    assert taker.take_all() == ["first"]
+    taker.interleaver.output("stdout", b"a" + MARKER + b"b")
+    assert taker.take_all() == ["first", ("stdout", "ab")]
 
 
 def test_markers_are_no_output() -> None:
@@ -130,21 +155,14 @@ def test_markers_are_no_output() -> None:
     assert taker.interleaver.output("stderr", b"a" + MARKER + b"b" + MARKER) == b"ab"
 
 
-def test_markers_that_are_left_out_hold_up_nothing() -> None:
-    taker = Taker()
-    for number in range(3):
-        taker.interleaver.message(message(number))
-    taker.interleaver.output("stdout", b"text")
-    assert taker.take_all() == [("stdout", "text"), 0, 1, 2]
-
-
 def test_forged_markers_hold_up_no_message() -> None:
     taker = Taker()
     taker.interleaver.output("stdout", MARKER * 5 + b"late")
-    taker.interleaver.message(message("report"))
-    assert taker.take_all() == ["report"]
+    taker.say("report")
+    taker.interleaver.message(message("another"))
+    assert taker.take_all() == ["report", "another"]
     taker.interleaver.flush(taker.show)
-    assert taker.seen == ["report", ("stdout", "late")]
+    assert taker.seen == ["report", "another", ("stdout", "late")]
 
 
 @pytest.mark.parametrize("size", [1 << 10, 1 << 16])

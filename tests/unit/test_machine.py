@@ -429,8 +429,8 @@ def test_a_message_waits_for_the_output_that_came_before_it(start: Start) -> Non
     seen: list[tuple[str, bytes]] = []
     script = f"""
     marker = {MARKER!r}
-    qemu.send('stdout', marker)
     qemu.say('start', index=0)
+    qemu.say('mark', stderr=False)
     qemu.say('finish', index=0)
     time.sleep(0.2)
     qemu.send('stdout', b'said before' + marker)
@@ -444,6 +444,7 @@ def test_a_message_waits_for_the_output_that_came_before_it(start: Start) -> Non
 
 def test_a_guest_that_marks_no_more_is_not_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_smol.machine._MARKER_WAIT", 0.1)
-    marked = f"qemu.send('stdout', {MARKER!r})"
-    machine = start(f"{marked}; qemu.say('start', index=0); qemu.say('finish', index=0); qemu.rest()")
-    assert [machine.receive(soon())["type"] for _ in range(2)] == ["start", "finish"]
+    machine = start(
+        "qemu.say('mark', stderr=True); qemu.say('start', index=0); qemu.say('done'); qemu.rest()"
+    )
+    assert [machine.receive(soon())["type"] for _ in range(2)] == ["start", "done"]

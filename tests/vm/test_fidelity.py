@@ -97,6 +97,8 @@ FILES = {
             print("first", flush=True)
             os.write(1, b"straight\\n")
             subprocess.run(["echo", "of a child"])
+            with capfd.disabled():
+                print("seen by all", flush=True)
         def test_unicode(): assert "zürich €" == "zürich", "\\udc80"
 
         class Cases(unittest.TestCase):
