@@ -7,7 +7,8 @@ import binascii
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import pytest
 from pytest_smol import adaptors
 from pytest_smol.artifacts import MAX_TEST_BYTES, MAX_TEST_FILES, Home, Rejected, checked_name, regex_of
 from pytest_smol.errors import DiskFull, ProtocolError, SmolError
+from pytest_smol.image import hiding
 from pytest_smol.options import Settings
+from pytest_smol.virtiofs.beneath import Beneath
+from pytest_smol.virtiofs.secrets import Secrets
 from pytest_smol.wire import Message
 
 __all__ = ["KINDS", "Arrivals", "Homecoming", "WrittenPaths"]
@@ -51,6 +55,9 @@ class Homecoming:
         self._patterns += [pattern for each in self._adaptors.values() for pattern in each.patterns]
         self.allowed = [re.compile(pattern) for pattern in self._patterns]
         self._home = Home(root)
+        self._beneath = Beneath()
+        rules = replace(hiding(settings.hide, settings.show), roots=(str(root),))
+        self._secrets = Secrets(rules, (), self._beneath)
         self._full = False
 
     @property
@@ -80,6 +87,8 @@ class Homecoming:
     def write(self, name: str, data: bytes, executable: bool) -> None:
         """Write a file. Raises :class:`Rejected`, and :class:`DiskFull` once in a run."""
         parts = checked_name(name, self.allowed)
+        if self._is_hidden(parts):
+            raise Rejected("on the host it is a file that no guest may see")
         if self._full:
             raise Rejected("there is no space left on the host")
         try:
@@ -87,6 +96,17 @@ class Homecoming:
         except DiskFull:
             self._full = True
             raise
+
+    def _is_hidden(self, parts: Sequence[str]) -> bool:
+        """Whether what stands at a name below the root, or on the way to it, is hidden from guests."""
+        for number in range(1, len(parts) + 1):
+            path = os.fsencode(self._root.joinpath(*parts[:number]))
+            try:
+                if self._secrets.hides(path, os.lstat(path)) or self._secrets.blanks(path):
+                    return True
+            except FileNotFoundError:
+                return False
+        return False
 
     def state(self, plugin: str, data: dict[str, Any]) -> None:
         """Give a plugin on the host what one in a guest gathered; what it cannot take is a warning."""
@@ -125,6 +145,7 @@ class Homecoming:
     def close(self) -> None:
         """Let go of the project's root; idempotent."""
         self._home.close()
+        self._beneath.close()
 
 
 class Arrivals:

@@ -22,8 +22,9 @@ LAYERS = (
     ("grouprun",),
     ("pool",),
     ("factory", "sharing", "terminal"),
+    ("homecoming",),
     ("machine", "snapshots", "image", "guest", "relay"),
-    ("groups", "nodes", "reports", "bootfiles", "homecoming"),
+    ("groups", "nodes", "reports", "bootfiles"),
     (
         "consoles",
         "marker",

@@ -280,3 +280,25 @@ def test_what_no_plugin_asked_for_is_a_warning(lab: Lab, plugin: str) -> None:
     assert outcome.status == 0, outcome
     assert "gathered in a VM is lost: no such plugin is in use" in outcome.text
     assert "\x1b" not in outcome.text
+
+
+HIDDEN = {
+    ".env": "PASSWORD=home\n",
+    "keys/server.pem": "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n",
+    ".netrc": "machine there login me password secret\n",
+    ".npmrc": "//there/:_authToken=secret\n",
+    "a/.env.local": "PASSWORD=home\n",
+}
+
+
+@pytest.mark.parametrize("path", sorted(HIDDEN))
+def test_what_a_guest_must_not_see_it_does_not_replace(lab: Lab, path: str) -> None:
+    lab.project(test_a=ONE_TEST, pytest_ini="[pytest]\nsmol_artifacts = **\n")
+    file = Path(lab.path, path)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(HIDDEN[path])
+    outcome = lab.smol("--smol", "-rP", forks=[Script(one_test(a_file(path), a_file("fine.txt", b"fine")))])
+    assert outcome.status == 0, outcome
+    assert "no guest may see" in outcome.text
+    assert file.read_text() == HIDDEN[path]
+    assert Path(lab.path, "fine.txt").read_bytes() == b"fine"
