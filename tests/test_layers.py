@@ -143,6 +143,12 @@ def test_every_error_that_a_user_can_mend_says_how(module: str) -> None:
             assert "remedy" in {keyword.arg for keyword in node.keywords}, ast.unparse(node)
 
 
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_nothing_polls_with_sleeps(module: str) -> None:
+    calls = (node for node in ast.walk(ast.parse(SOURCES[module].read_text())) if isinstance(node, ast.Call))
+    assert "sleep" not in {ast.unparse(call.func).rpartition(".")[2] for call in calls}
+
+
 def test_the_errors_with_a_remedy_are_known() -> None:
     assert {"HostError", "DiskFull", "SettingError", "SnapshotError", "BootFailed"} <= WITH_REMEDY
     assert "MachineDied" not in WITH_REMEDY
