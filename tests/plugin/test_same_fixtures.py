@@ -307,8 +307,9 @@ def test_assertions_are_rewritten_where_they_are_at_home(lab: Lab) -> None:
 
 
 def test_records_for_junit(lab: Lab) -> None:
+    # Names of their own: a warning here names its file without a directory, and Python remembers its lines.
     lab.project(
-        test_a="""
+        test_records="""
             import pytest
             @pytest.fixture(scope="session", autouse=True)
             def records(record_testsuite_property):
@@ -321,7 +322,7 @@ def test_records_for_junit(lab: Lab) -> None:
                 record_testsuite_property("of a test", None)
             def test_b(): assert 0
         """,
-        test_b="def test_c(): pass\n",
+        test_records_more="def test_c(): pass\n",
     )
     outcome = lab.same("--junitxml=result.xml -o junit_family=xunit1 --smol-scope=module")
     written = outcome.files["result.xml"]
