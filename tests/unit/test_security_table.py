@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import lru_cache
-from pathlib import Path
 
 import pytest
 
 from pytest_smol.virtiofs.hiding import BLANKED, CREDENTIALS, PUBLIC
+from tests.unit.linked_tests import DOCS, linked_test
 
-DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "security.md").read_text(encoding="utf-8")
-LINK = re.compile(r"\[(\w+\.py)::(\w+)\]\(([^)]+)\)")
 
 
 def rows() -> list[str]:
@@ -24,23 +20,13 @@ def rows() -> list[str]:
     ]
 
 
-@lru_cache
-def functions_of(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-
-
 def test_there_are_rows() -> None:
     assert len(rows()) > 50
 
 
 @pytest.mark.parametrize("row", rows())
 def test_a_row_names_a_test_that_exists(row: str) -> None:
-    [(file, name, target)] = LINK.findall(row)
-    path = (DOCS / target).resolve()
-    assert path.name == file
-    assert name.startswith("test_")
-    assert name in functions_of(path)
+    linked_test(row)
 
 
 @pytest.mark.parametrize(
