@@ -95,12 +95,23 @@ def _load_all() -> None:
     reporter = ReporterPlugin(port, {})
     # A directory that is made here would hide what a project brings to the same place: all stay below one.
     own = ["-p", "no:cacheprovider", f"--basetemp={directory}/base"]
-    pytest.main([*own, directory], plugins=[GuestPlugin(port, reporter, ()), reporter])
+    pytest.main([*own, directory], plugins=[GuestPlugin(port, reporter, ()), reporter, _NoInstalledPlugins()])
     for name in set(sys.modules) - modules:
         if name.startswith("test_warm"):
             del sys.modules[name]
     os.chdir("/")
     shutil.rmtree(directory)
+
+
+class _NoInstalledPlugins:
+    """Leaves plugins loaded but inactive: a thread or server that one starts would be in every machine."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_load_initial_conftests(self, early_config: pytest.Config) -> None:
+        manager = early_config.pluginmanager
+        for plugin, _ in manager.list_plugin_distinfo():
+            if manager.is_registered(plugin):
+                manager.unregister(plugin)
 
 
 class _Silent:

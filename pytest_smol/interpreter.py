@@ -1,4 +1,7 @@
-"""How the guest's Python is started: the host's, with the same flags and the variables it reads at start."""
+"""How the guest's Python is started: the host's, with the same flags and the variables it reads at start.
+
+Its warm-up loads the plugins that a run of the host's would load by itself, so that variable is among them.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,12 @@ _FLAGS = {
 #: Locale variables, which the interpreter reads once at its start, as it does all of PYTHON*.
 _LOCALE = ("LANG", "LANGUAGE")
 
+#: With it pytest loads no installed plugin unasked: what one imports must not be there already (docs.pytest.org).
+_AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+
 
 def _read_at_start(name: str) -> bool:
-    return name.startswith(("PYTHON", "LC_")) or name in _LOCALE
+    return name.startswith(("PYTHON", "LC_")) or name in (*_LOCALE, _AUTOLOAD)
 
 
 def start_command(environ: Mapping[str, str] = os.environ) -> list[str]:

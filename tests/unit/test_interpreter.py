@@ -36,12 +36,15 @@ def test_only_what_is_read_at_the_start_is_handed_on() -> None:
         "SECRET": "x",
         "MY_PYTHON": "x",
         "LANGUAGES": "x",
+        "PYTEST_ADDOPTS": "-v",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     assignments, _ = split(start_command(environ))
     assert assignments == [
         "LANG=de_DE.UTF-8",
         "LANGUAGE=de:en",
         "LC_ALL=C.UTF-8",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1",
         "PYTHONPATH=/a:/b",
         "PYTHONUTF8=1",
         "SMOL_GUEST=1",
