@@ -19,6 +19,7 @@ import pytest
 
 from pytest_smol.guest.debugging import Debugging, open_before_debuggers
 from pytest_smol.guest.distribution import NoDistribution
+from pytest_smol.guest.hostoptions import HostOptions
 from pytest_smol.guest.identity import become_distinct, drop_caches, set_user
 from pytest_smol.guest.luggage import Luggage
 from pytest_smol.guest.plugin import GuestPlugin, settle_memory
@@ -64,8 +65,9 @@ def main(control: int, pumps: socket.socket) -> None:
     mark_output(port, order["uncaptured"])
     reporter = ReporterPlugin(port, order["screen"])
     guest = GuestPlugin(port, reporter, order["plugins"], luggage.end)
+    options = HostOptions(order["options"])
     distribution = NoDistribution(order["dist"])
-    plugins = [guest, reporter, luggage, distribution, Debugging(port, terminal)]
+    plugins = [guest, reporter, luggage, options, distribution, Debugging(port, terminal)]
     status = pytest.main(order["args"], plugins=plugins)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -45,6 +45,7 @@ class Project:
 
     args: tuple[str, ...]
     argv: tuple[str, ...]
+    options: dict[str, int | str]
     rootdir: Path
     cwd: Path
     sys_path: tuple[str, ...]
@@ -75,6 +76,7 @@ class Project:
             "type": "session",
             "args": list(self.args),
             "argv": list(self.argv),
+            "options": self.options,
             "cwd": str(self.cwd),
             "env": self.env,
             "sys_path": list(self.sys_path),

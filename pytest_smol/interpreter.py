@@ -29,7 +29,7 @@ _FLAGS = {
 #: Locale variables, which the interpreter reads once at its start, as it does all of PYTHON*.
 _LOCALE = ("LANG", "LANGUAGE")
 
-#: With it pytest loads no installed plugin unasked: what one imports must not be there already (docs.pytest.org).
+#: With it pytest loads no installed plugin unasked, and what one would import must not be there already.
 _AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 

@@ -170,11 +170,13 @@ class HostPlugin:
 
     def _make_session(self) -> SmolSession:
         from pytest_smol.guestsession import Project
+        from pytest_smol.neighbours import drawn_options
         from pytest_smol.session import SmolSession
 
         project = Project(
             args=tuple(str(arg) for arg in self._config.invocation_params.args),
             argv=tuple(sys.argv),
+            options=drawn_options(self._config),
             rootdir=self._config.rootpath,
             cwd=self._config.invocation_params.dir,
             sys_path=self._config.stash[_SYS_PATH],
@@ -187,6 +189,11 @@ class HostPlugin:
         if reporter is not None and self._config.get_verbosity() >= 0:
             reporter.ensure_newline()
             reporter.write_line(f"smol: {text}")
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item) -> bool | None:
+        """pytest-timeout watches a test where it runs: in the guest, which has the same settings."""
+        return (self._session is not None and self._session.owns(item)) or None
 
     def pytest_report_header(self) -> list[str]:
         return [self._session.describe(), *self._session.header_lines] if self._session is not None else []

@@ -7,7 +7,9 @@ wrong form makes the report invalid. Strings are cleaned on the way.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from _pytest._io import TerminalWriter
@@ -22,6 +24,19 @@ def _text(value: Any, clean: Callable[[str], str]) -> str:
     if not isinstance(value, str):
         raise ValueError(f"text is expected, not {type(value).__name__}")
     return clean(value)
+
+
+def _encodable(value: Any, clean: Callable[[str], str]) -> str:
+    """Text for a file of UTF-8, which cannot hold lone surrogates."""
+    return _text(value, clean).encode("utf-8", "replace").decode("utf-8")
+
+
+def _suffix(value: Any, clean: Callable[[str], str]) -> str:
+    """The end of a file's name, of which no path can be made."""
+    text = _text(value, clean)
+    if not re.fullmatch(r"[A-Za-z0-9]{1,10}(\.[A-Za-z0-9]{1,10})?", text):
+        raise ValueError("a file's extension is expected")
+    return text
 
 
 def _integer(value: Any, clean: Callable[[str], str]) -> int:
@@ -202,6 +217,35 @@ _OPTIONAL: Mapping[str, Shape] = {
     "_subtest.context": _record(msg=_maybe(_text), kwargs=_properties),
 }
 
+# pytest_html/extras.py
+_extra = _record(
+    name=_maybe(_encodable),
+    format_type=_one_of("html", "image", "json", "text", "url", "video"),
+    content=_anything,
+    mime_type=_maybe(_encodable),
+    extension=_maybe(_suffix),
+)
+
+
+def _html_extra(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
+    extra: dict[str, Any] = _extra(value, clean)
+    if extra["format_type"] != "json":
+        extra["content"] = _encodable(extra["content"], clean)
+    return extra
+
+
+#: What plugins attach to a report for themselves on the host. The names are not theirs alone, so a value of
+#: another form is left out.
+_ATTACHED: Mapping[str, Shape] = {"extras": _items_of(_html_extra)}
+
+
+def _attached(data: Mapping[str, Any], clean: Callable[[str], str]) -> dict[str, Any]:
+    result = {}
+    for key in _ATTACHED.keys() & data.keys():
+        with suppress(ValueError):
+            result[key] = _ATTACHED[key](data[key], clean)
+    return result
+
 
 def checked(
     data: Mapping[str, Any], table: Mapping[str, Shape], clean: Callable[[str], str]
@@ -218,7 +262,7 @@ def checked(
             except ValueError as error:
                 raise ValueError(f"{key}: {error}") from None
     _check_agreement(result)
-    return result
+    return result | _attached(data, clean)
 
 
 def _check_agreement(report: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from _pytest.reports import CollectErrorRepr
 
 from pytest_smol.errors import ProtocolError, SmolError
 from pytest_smol.guestwarnings import stand_in
+from pytest_smol.neighbours import note_rerun
 from pytest_smol.reportdata import COLLECT_REPORT, TEST_REPORT, checked
 from pytest_smol.text import clean
 from pytest_smol.wire import Message
@@ -80,6 +81,7 @@ class ReportBuilder:
         report.update(nodeid=item.nodeid, location=item.location, start=stop - report["duration"], stop=stop)
         report["keywords"] = {str(key): 1 for key in (*item.keywords, *report["keywords"])}
         built = self._rebuilt(report)
+        note_rerun(item, built)
         if hasattr(built, "context"):
             # pytest shows the values' reprs, and takes the repr of what it is given once more.
             object.__setattr__(built.context, "kwargs", report["_subtest.context"]["kwargs"])

@@ -52,6 +52,7 @@ TO_GUEST: Mapping[str, _Fields] = {
     "session": {
         "args": (list,),
         "argv": (list,),
+        "options": (dict,),
         "cwd": (str,),
         "env": (dict,),
         "sys_path": (list,),

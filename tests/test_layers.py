@@ -38,7 +38,7 @@ LAYERS = (
         "kernel_package",
         "adaptors",
     ),
-    ("options", "accel", "kernel", "reportdata", "virtiofs", "interleave", "screen"),
+    ("options", "accel", "kernel", "reportdata", "neighbours", "virtiofs", "interleave", "screen"),
     ("guestwarnings",),
     ("artifacts", "syrupydata"),
     ("errors", "interpreter", "kvm", "text", "user", "wire", "cpio", "postmortem", "usage"),

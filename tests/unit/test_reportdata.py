@@ -113,6 +113,45 @@ def test_what_has_the_wrong_form_is_refused(data: dict[str, Any]) -> None:
         check(data)
 
 
+EXTRA = {"name": "Log", "format_type": "text", "content": "x", "mime_type": "text/plain", "extension": "txt"}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        EXTRA,
+        {**EXTRA, "format_type": "json", "content": {"a": [1, None]}},
+        {**EXTRA, "name": None, "mime_type": None, "extension": None, "format_type": "html"},
+        {**EXTRA, "extension": "tar.gz"},
+    ],
+)
+def test_what_is_attached_for_a_plugin_is_handed_on(extra: dict[str, Any]) -> None:
+    assert check(passed(extras=[extra, EXTRA]))["extras"] == [extra, EXTRA]
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        "x",
+        ["x"],
+        [{"name": "x"}],
+        [{**EXTRA, "content": 1}],
+        [{**EXTRA, "content": {}}],
+        [{**EXTRA, "format_type": "script"}],
+        [{**EXTRA, "extension": "/../../../x"}],
+        [{**EXTRA, "extension": "x" * 300}],
+        [EXTRA, {**EXTRA, "extension": "a/b"}],
+    ],
+)
+def test_what_is_attached_in_another_form_is_left_out(extras: object) -> None:
+    assert check(passed(extras=extras)) == check(passed())
+
+
+def test_what_is_attached_can_be_written_to_files() -> None:
+    extra = check(passed(extras=[{**EXTRA, "content": "a\ud800\x1b", "name": "\udc80"}]))["extras"][0]
+    assert (extra["content"], extra["name"]) == ("a?^[", "?")
+
+
 @pytest.mark.parametrize("key", TEST_REPORT)
 def test_every_key_of_a_test_report_must_be_there(key: str) -> None:
     data = passed()
