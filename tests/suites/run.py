@@ -167,9 +167,10 @@ def run(place: Place, suite: Suite, tree: Path, label: str, options: Sequence[st
     return parse(outcomes.read_text(encoding="utf-8"), done.returncode, seconds)
 
 
-def compare(place: Place, suite: Suite, tree: Path, options: Sequence[str]) -> bool:
-    plain = run(place, suite, tree, "plain", ["-p", "no:smol"])
-    smol = run(place, suite, tree, "smol", options)
+def compare(place: Place, suite: Suite, tree: Path, options: Sequence[str], both: Sequence[str] = ()) -> bool:
+    """Whether runs at home and with ``options`` had the same outcomes; ``both`` runs have those options."""
+    plain = run(place, suite, tree, "plain", ["-p", "no:smol", *both])
+    smol = run(place, suite, tree, "smol", [*options, *both])
     found = differences(plain, smol)
     if not found:
         times = f"plain {plain.seconds:.1f} s, smol {smol.seconds:.1f} s"
@@ -181,8 +182,8 @@ def compare(place: Place, suite: Suite, tree: Path, options: Sequence[str]) -> b
     return False
 
 
-def plainly(place: Place, suite: Suite, tree: Path) -> bool:
-    result = run(place, suite, tree, "plain", ["-p", "no:smol"])
+def plainly(place: Place, suite: Suite, tree: Path, options: Sequence[str] = ()) -> bool:
+    result = run(place, suite, tree, "plain", ["-p", "no:smol", *options])
     print(f"{place.name}: plain, {summary(result)}, exit status {result.status}, {result.seconds:.1f} s")
     for nodeid, outcome in {**result.tests, **result.collection}.items():
         if not WELL.issuperset(outcome.split(" + ")):
@@ -207,12 +208,13 @@ def prepared(name: str, wheel: Path, fresh: bool) -> Iterator[tuple[Place, Path]
 
 def one(name: str, wheel: Path, arguments: argparse.Namespace) -> bool:
     """Prepare and run one suite. True if all was the same (or, with ``--plain``, if tests ran)."""
+    both = [f"--outcomes-limit={arguments.limit}"] if arguments.limit else []
     options = ["--smol", *([f"--smol-scope={arguments.scope}"] if arguments.scope else [])]
     try:
         with prepared(name, wheel, arguments.fresh) as (place, tree):
             if arguments.plain:
-                return plainly(place, SUITES[name], tree)
-            return compare(place, SUITES[name], tree, options)
+                return plainly(place, SUITES[name], tree, both)
+            return compare(place, SUITES[name], tree, options, both)
     except (SuiteError, subprocess.TimeoutExpired, ValueError) as error:
         print(f"{name}: {error}", flush=True)
         return False
@@ -222,6 +224,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/suites", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("names", nargs="+", metavar="NAME", choices=SUITES, help=", ".join(SUITES))
     parser.add_argument("--scope", choices=["test", "module"], help="the VM's boundary, as --smol-scope")
+    parser.add_argument("--limit", type=int, metavar="N", help="run N of the tests, the same in both runs")
     parser.add_argument("--fresh", action="store_true", help="download and install everything again")
     parser.add_argument("--plain", action="store_true", help="only run at home, to see whether a suite works")
     return parser.parse_args(argv)

@@ -1,7 +1,10 @@
 """A pytest plugin that writes every test's outcome, as pytest counts it, to a file as JSON.
 
 It is copied into the environment of each suite, so it imports pytest only. The file is named
-by the environment variable ``SMOL_OUTCOMES``; without it, and inside a guest, nothing is done.
+by the environment variable ``SMOL_OUTCOMES``; without it, and inside a guest, none is written.
+
+``--outcomes-limit=N`` leaves N of the collected tests, spread evenly: always the same of the same tests,
+whoever collects them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Recorder", "pytest_configure"]
+__all__ = ["Recorder", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
 
 
 class Recorder:
@@ -38,6 +41,19 @@ class Recorder:
     def pytest_unconfigure(self) -> None:
         found = {"tests": self.tests, "collection": self.collection}
         self.path.write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--outcomes-limit", type=int, metavar="N", help="run N of the tests, spread evenly")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    limit = config.getoption("outcomes_limit")
+    if limit is not None and limit < len(items):
+        chosen = {number * len(items) // limit for number in range(limit)}
+        config.hook.pytest_deselected(items=[item for at, item in enumerate(items) if at not in chosen])
+        items[:] = [item for at, item in enumerate(items) if at in chosen]
 
 
 def pytest_configure(config: pytest.Config) -> None:

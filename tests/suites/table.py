@@ -32,8 +32,20 @@ SUITES: dict[str, Suite] = {
     "jinja2": Suite("3.1.6", ("tests",), requires=("trio",)),
     "markupsafe": Suite("3.0.4", ("tests",)),
     "pluggy": Suite("1.7.0", ("testing",)),
+    "pytest-rerunfailures": Suite("16.7", ("tests",)),
+    "pytest-timeout": Suite("2.4.0", ("test_pytest_timeout.py",), requires=("pexpect", "pytest-cov")),
     "python-dotenv": Suite("1.2.4", ("tests",), requires=("ipython",), extras=("cli",)),
     # Without pytest-randomly, which its authors use: an outcome that depends on order cannot be compared.
     "structlog": Suite("26.1.0", ("tests",), requires=("pytest-asyncio", "simplejson", "time-machine")),
-    "tenacity": Suite("9.2.1", ("tests",), extras=("test",)),
+    "tenacity": Suite(
+        "9.2.1",
+        ("tests",),
+        extras=("test",),
+        deselect=(
+            (
+                "tests/test_asyncio.py::TestContextManager::test_sleeps",
+                "allows 1.1 ms of wall clock for one attempt, in which emulation alone is slower",
+            ),
+        ),
+    ),
 }

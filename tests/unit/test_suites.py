@@ -42,8 +42,8 @@ def test_xpasses(): pass
 """
 
 
-def record(folder: Path, **variables: str) -> Path:
-    """Run pytest with the plugin in ``folder``; the file that it should write."""
+def record(folder: Path, *options: str, **variables: str) -> Path:
+    """Run pytest with the plugin and ``options`` in ``folder``; the file that it should write."""
     outcomes = folder / "outcomes.json"
     env = {
         "PATH": os.environ["PATH"],
@@ -62,7 +62,7 @@ def record(folder: Path, **variables: str) -> Path:
         os.devnull,
     ]
     subprocess.run(
-        [*command, f"--rootdir={folder}"],
+        [*command, f"--rootdir={folder}", *options],
         cwd=folder,
         env={**env, "SMOL_OUTCOMES": str(outcomes), **variables},
         capture_output=True,
@@ -95,6 +95,17 @@ def test_nothing_is_recorded_in_a_guest(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(): pass")
     assert not record(tmp_path, SMOL_GUEST="1").exists()
     assert record(tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "chosen"), [(1, [0]), (3, [0, 3, 6]), (9, [0, 1, 2, 3, 4, 5, 6, 7, 8]), (20, list(range(10)))]
+)
+def test_a_limit_leaves_tests_from_everywhere(tmp_path: Path, limit: int, chosen: list[int]) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('n', range(10))\ndef test_it(n): pass"
+    )
+    found = parse(record(tmp_path, f"--outcomes-limit={limit}").read_text(), 0, 0.0)
+    assert sorted(found.tests) == [f"test_it.py::test_it[{n}]" for n in chosen]
 
 
 def test_equal_runs_do_not_differ() -> None:
