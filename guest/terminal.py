@@ -123,6 +123,7 @@ class Terminal:
         self._pumps = pumps
         self._pty: _Pty | None = None
         self._open = False
+        self._line_buffering = False
         #: Whether the standard streams are a terminal now.
         self.is_tty = False
         port.end_talk = self.close
@@ -147,6 +148,8 @@ class Terminal:
         self._pty = self._pty or _Pty()
         self._pty.enter(self._pumps, rows, columns)
         self.is_tty = True
+        # As Python does on a terminal: what pytest says of a debugger must not wait until it has gone.
+        self._line_buffering = _buffer_lines(True)
 
     def close(self) -> None:
         """Give the terminal back. Idempotent."""
@@ -156,6 +159,7 @@ class Terminal:
         _flush()
         if self._pty is not None and self.is_tty:
             self.is_tty = False
+            _buffer_lines(self._line_buffering)
             self._pty.to_foreground()
             self._pty.leave()
         self._port.send("terminal", open=False)
@@ -169,6 +173,16 @@ class Terminal:
             return loop(*args, **kwargs)
 
         debugger.cmdloop = cmdloop
+
+
+def _buffer_lines(wanted: bool) -> bool:
+    """Whether Python's own standard output is written at the end of each line; gives how it was."""
+    stream: Any = sys.__stdout__
+    if not isinstance(stream, io.TextIOWrapper) or stream.closed:
+        return False
+    before: bool = stream.line_buffering
+    stream.reconfigure(line_buffering=wanted)
+    return before
 
 
 def _flush() -> None:
