@@ -209,7 +209,7 @@ def test_closer_markers_win_argument_by_argument(lab: Lab) -> None:
     )
     assert lab.smol().status == 0
     made = zip(lab.record.ran, (snapshot.hardware.memory for snapshot in lab.record.snapshots), strict=True)
-    assert list(made) == [
+    assert sorted(made) == [  # machines can be made ahead, those of one memory size first
         (["test_a.py::test_1"], 512),
         (["test_a.py::test_2"], 300),
         (["test_a.py::test_3"], 512),

@@ -74,7 +74,6 @@ def test_lf_after_collection_errors(lab: Lab) -> None:
         "import pytest\ndef pytest_collection_modifyitems():\n    raise KeyboardInterrupt\n",
         "def pytest_collection_modifyitems():\n    raise ValueError('modify')\n",
         "def pytest_no_such_hook():\n    pass\n",
-        "pytest_plugins = ['no_such_plugin_anywhere']\n",
         "collect_ignore = ['test_a.py']\n",
     ],
 )
@@ -84,6 +83,17 @@ def test_conftest(lab: Lab, conftest: str) -> None:
     plain, smol = lab.both("")[0]
     assert smol.status == plain.status
     assert reasons(smol.out + smol.err) >= reasons(plain.out + plain.err)
+
+
+def test_conftest_that_names_no_plugin(lab: Lab) -> None:
+    """Before 9.2 pytest ends with a traceback and Python's status there; with --smol it is an error."""
+    lab.project(conftest="pytest_plugins = ['no_such_plugin_anywhere']\n", test_a="def test_fine(): pass\n")
+    [(plain, smol)] = lab.both("", apart=True)
+    unexpected = plain.err[:1] == ["Traceback (most recent call last):"]
+    assert unexpected == (pytest.version_tuple < (9, 2)), plain
+    assert smol.status == (pytest.ExitCode.INTERRUPTED if unexpected else plain.status)
+    for outcome in plain, smol:
+        assert 'Error importing plugin "no_such_plugin_anywhere"' in "\n".join(outcome.out + outcome.err)
 
 
 def reasons(lines: list[str]) -> set[str]:

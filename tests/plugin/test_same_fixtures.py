@@ -270,6 +270,7 @@ def test_built_in_fixtures(lab: Lab) -> None:
 
 def test_assertions_are_rewritten_where_they_are_at_home(lab: Lab) -> None:
     lab.project(
+        pytest_ini="[pytest]\npythonpath = .\n",
         conftest="""
             import pytest
             pytest_plugins = ["of_plugin"]
@@ -303,7 +304,7 @@ def test_assertions_are_rewritten_where_they_are_at_home(lab: Lab) -> None:
             def test_walrus(): assert (x := 3) == 4
         """,
     )
-    lab.same("-o pythonpath=.", "-o pythonpath=. -o enable_assertion_pass_hook=true", "-o pythonpath=. -vv")
+    lab.same("", "-o enable_assertion_pass_hook=true", "-vv")
 
 
 def test_records_for_junit(lab: Lab) -> None:
