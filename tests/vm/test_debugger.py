@@ -224,7 +224,8 @@ def test_a_shell_opens_where_a_test_failed(project: Project, shell: str) -> None
         assert "captured words" in shown
         assert "a reason" in shown
         talk.expect("# " if os.getuid() == 0 else "$ ")
-        talk.type("cat evidence; sleep 1000\r")
+        # One job, so that it has the terminal by the time that it speaks.
+        talk.type("sh -c 'cat evidence; exec sleep 1000'\r")
         talk.expect("it was here\n")
         talk.type("\x03")
         talk.expect("# " if os.getuid() == 0 else "$ ")
