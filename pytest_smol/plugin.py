@@ -77,8 +77,10 @@ def pytest_configure(config: pytest.Config) -> None:
     except SmolError as error:
         raise pytest.UsageError(str(error)) from error
     from pytest_smol.adaptors import keep_files_whole
+    from pytest_smol.neighbours import ConfigWarnings
 
     keep_files_whole(config)
+    config.pluginmanager.register(ConfigWarnings(), ConfigWarnings.NAME)
     role = distribution.role_of(config, config.stash[_SYS_PATH])
     config.pluginmanager.register(role, "smol-role")
     config.pluginmanager.register(HostPlugin(config, settings, role), "smol-host")

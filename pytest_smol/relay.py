@@ -7,6 +7,7 @@ from typing import Any
 
 from _pytest.junitxml import xml_key
 
+from pytest_smol.neighbours import ConfigWarnings
 from pytest_smol.reports import ReportBuilder
 from pytest_smol.screen import Screen
 from pytest_smol.wire import Message
@@ -24,7 +25,7 @@ class Relay:
         self._reports = reports
         self._properties: set[tuple[str, str]] = set()
         self._takers: Mapping[str, Callable[[Message], None]] = {
-            "warning": reports.relay_warning,
+            "warning": self._relay_warning,
             "suite_property": self._record_property,
             "screen": screen.report if screen is not None else lambda message: None,
         }
@@ -35,6 +36,12 @@ class Relay:
         if taker is not None:
             taker(message)
         return taker is not None
+
+    def _relay_warning(self, message: Message) -> None:
+        plugins = self._reports.config.pluginmanager
+        own: ConfigWarnings | None = plugins.get_plugin(ConfigWarnings.NAME)
+        if own is None or not own.has(message):
+            self._reports.relay_warning(message)
 
     def _record_property(self, message: Message) -> None:
         """Record a property of the suite; once, though each machine sets up the fixtures that record it."""

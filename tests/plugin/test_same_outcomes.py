@@ -220,6 +220,12 @@ def test_a_module_warning_and_a_config_warning(lab: Lab) -> None:
     assert "while it is imported" in outcome.text
 
 
+def test_what_both_sides_warn_of_when_they_are_configured_is_shown_once(lab: Lab) -> None:
+    lab.project(test_a="def test_fine(): pass")
+    outcome = lab.same("-p json")  # any module will do that is loaded already
+    assert "1 passed, 1 warning" in outcome.text
+
+
 def test_ini_values_options_and_warnings_of_a_conftest(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the project's code defines is only known to the guest."""
     monkeypatch.syspath_prepend(lab.path)  # pytest 8.0 imports warning classes before it looks at pythonpath

@@ -73,8 +73,9 @@ def _rows(outcome: Outcome) -> Any:
 def test_the_report_has_the_same_rows_and_what_was_attached(bench: Bench) -> None:
     bench.write("conftest.py", CONFTEST)
     bench.write("test_it.py", TESTS)
-    ((plain, smol),) = bench.both("--html=report.html", plugins=("metadata", "html"))
+    ((plain, smol),) = bench.both("--html=report.html", plugins=("metadata", "html", "html_fixtures"))
     assert _rows(smol) == _rows(plain)
+    assert smol.comparable() == plain.comparable()
     assets = {name: text for name, text in plain.files.items() if name.startswith("assets/")}
     assert "attached text" in assets.values()
     assert assets == {name: text for name, text in smol.files.items() if name.startswith("assets/")}

@@ -407,7 +407,7 @@ def test_every_test_has_its_own_time(group: Group) -> None:
 def test_warnings_are_relayed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     relayed: list[Message] = []
     monkeypatch.setattr(ReportBuilder, "relay_warning", lambda builder, message: relayed.append(message))
-    warning = {"type": "warning", "text": "careful"}
+    warning = {"type": "warning", "text": "careful", "when": "runtest"}
     assert shown(group.run([warning, *whole()])) == PASSED
     assert relayed == [warning]
 
