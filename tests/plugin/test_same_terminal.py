@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.plugin.lab import Lab, Outcome
+from tests.plugin.lab import Lab, Outcome, normalised
 
 TALKS = """
     import logging
@@ -97,6 +97,22 @@ def test_standard_error_stands_where_it_was_written(lab: Lab, monkeypatch: pytes
 
 
 THREE = "def test_1(): pass\ndef test_2(): assert 0\ndef test_3(): pass\n"
+
+
+def test_standard_error_between_tests_is_shown_with_s_only(lab: Lab) -> None:
+    lab.project(
+        conftest="""
+            import sys
+            def pytest_runtest_logfinish(nodeid): print("finished", nodeid, file=sys.stderr)
+        """,
+        test_a=THREE,
+    )
+    [(plain, smol)] = lab.both("")
+    assert "finished test_a.py::test_1" in plain.err
+    assert "finished" not in "\n".join(smol.err)
+    assert normalised(smol.out) == normalised(plain.out)
+    lab.same("-s")
+
 
 WRITES = """
     import pytest
