@@ -95,7 +95,11 @@ def reach_boot(project: Project) -> Run:
 
 def reach_collection(project: Project) -> Run:
     run = project.start("--smol", "-s", STAGE="collection")
-    run.wait_for("GUEST collection")
+    # What modules print while they are imported is shown with the header, which waits for the collection.
+    wait_until(
+        lambda: "/session-" in str(machines(project.home)) or run.process.poll() is not None,
+        "the machine that collects",
+    )
     return run
 
 
