@@ -37,7 +37,8 @@ MIN_COLLECTION_TIME = 600.0
 class Project:
     """What a guest needs to know of the host's run of pytest.
 
-    ``dist`` is the way in which pytest-xdist distributes its tests (``no``: it does not), ``files``
+    ``options`` are those that the host's plugins drew at random, ``dist`` is the way in which
+    pytest-xdist distributes its tests (``no``: it does not), ``files``
     what a guest is to send home beside reports, ``screen`` what its plugins write to,
     ``uncaptured`` that what tests print is shown as it comes, and ``plugins`` the modules
     of the host's plugins.
@@ -45,11 +46,11 @@ class Project:
 
     args: tuple[str, ...]
     argv: tuple[str, ...]
-    options: dict[str, int | str]
     rootdir: Path
     cwd: Path
     sys_path: tuple[str, ...]
     env: dict[str, str]
+    options: dict[str, int | str] = field(default_factory=dict)
     dist: str = "no"
     files: Message = field(default_factory=dict)
     screen: Message = field(default_factory=dict)
