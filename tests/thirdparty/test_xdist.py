@@ -187,7 +187,7 @@ def test_only_marked_tests_of_a_worker_run_in_machines(bench: Bench) -> None:
 
 
 def test_a_host_that_cannot_is_one_usage_error(bench: Bench) -> None:
-    bench.write("test_marked.py", MARKED)
+    bench.write("test_marked.py", "import pytest\n\n@pytest.mark.smol\ndef test_it(): pass\n")
     bench.write("pytest.ini", "[pytest]\nsmol_qemu = /no/qemu\n")
     for args in ("--smol", "-v"):
         ran = bench.run("-n2", args, plugins=XDIST)
