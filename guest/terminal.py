@@ -123,7 +123,7 @@ class Terminal:
         self._pumps = pumps
         self._pty: _Pty | None = None
         self._open = False
-        self._line_buffering = False
+        self._output: _Output | None = None
         #: Whether the standard streams are a terminal now.
         self.is_tty = False
         port.end_talk = self.close
@@ -138,6 +138,7 @@ class Terminal:
         _flush()
         answer = self._port.ask("terminal", open=True)
         self._open = True
+        self._output = _Output() if sys.__stdout__ is not None else None
         if answer["tty"]:
             try:
                 self._enter(answer["rows"], answer["columns"])
@@ -148,8 +149,6 @@ class Terminal:
         self._pty = self._pty or _Pty()
         self._pty.enter(self._pumps, rows, columns)
         self.is_tty = True
-        # As Python does on a terminal: what pytest says of a debugger must not wait until it has gone.
-        self._line_buffering = _buffer_lines(True)
 
     def close(self) -> None:
         """Give the terminal back. Idempotent."""
@@ -157,9 +156,10 @@ class Terminal:
             return
         self._open = False
         _flush()
+        if self._output is not None:
+            self._output.restore()
         if self._pty is not None and self.is_tty:
             self.is_tty = False
-            _buffer_lines(self._line_buffering)
             self._pty.to_foreground()
             self._pty.leave()
         self._port.send("terminal", open=False)
@@ -175,14 +175,29 @@ class Terminal:
         debugger.cmdloop = cmdloop
 
 
-def _buffer_lines(wanted: bool) -> bool:
-    """Whether Python's own standard output is written at the end of each line; gives how it was."""
-    stream: Any = sys.__stdout__
-    if not isinstance(stream, io.TextIOWrapper) or stream.closed:
-        return False
-    before: bool = stream.line_buffering
-    stream.reconfigure(line_buffering=wanted)
-    return before
+class _Output:
+    """Standard output as Python has it on a terminal: by lines, and nothing of ours in the way of Ctrl-C.
+
+    What notices output (guest/streams.py) is Python code: interrupted in it, a line would be written twice.
+    """
+
+    def __init__(self) -> None:
+        usual: Any = sys.__stdout__
+        self._usual = usual
+        file = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
+        self._lines = io.TextIOWrapper(file, usual.encoding, usual.errors, line_buffering=True)
+        self._replace(self._usual, self._lines)
+
+    def restore(self) -> None:
+        self._lines.flush()
+        self._replace(self._lines, self._usual)
+
+    @staticmethod
+    def _replace(old: Any, new: Any) -> None:
+        """Pytest's capture may have put something of its own in one of the places."""
+        if sys.stdout is old:
+            sys.stdout = new
+        sys.__stdout__ = new  # type: ignore[misc]
 
 
 def _flush() -> None:

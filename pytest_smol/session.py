@@ -94,7 +94,11 @@ class SmolSession:
         self._project: Project = self._part.agree(told)
         self._terminal = Terminal(config)
         self._relay = Relay(self._reports, self.screen)
-        self.factory = MachineFactory(settings, progress, self._part.directory)
+        try:
+            self.factory = MachineFactory(settings, progress, self._part.directory)
+        except BaseException:
+            self.homecoming.close()
+            raise
         self._pool = Pool(self.factory, forks_ahead(os.environ))
         self._guests: dict[Flavour, GuestSession] = {}
         self._failures: dict[Flavour, SmolError] = {}

@@ -28,6 +28,7 @@ _VOLATILE = (
     (re.compile(r"\bin \d+\.\d\ds(?: \(\d+:\d\d:\d\d\))?"), "in TIME"),
     (re.compile(r"\b\d+\.\d\ds (call|setup|teardown)"), r"TIME \1"),
     (re.compile(r"0x[0-9a-f]{6,}"), "ADDRESS"),
+    (re.compile(r"/pytest-\d+/"), "/pytest-N/"),
     (re.compile(r"oldfd=\d+"), "oldfd=NUMBER"),
     (re.compile(r"([=_-])\1{3,}"), r"\1\1\1"),
 )

@@ -87,16 +87,6 @@ SCENARIOS = {
     "uncaptured": Scenario(["-s", "-k", "breaks"], ["p 1\r", "c\r"]),
     "breakpoints": Scenario(["-k", "breaks"], ["b total_of\r", "c\r", "p numbers\r", "cl 1\r", "c\r"]),
     "trace": Scenario(["--trace", "-k", "passes"], ["n\r", "c\r"]),
-    "interrupted": Scenario(
-        ["-k", "breaks"],
-        [
-            "nonsense",
-            ("nonsense", "\x03"),
-            "print(1, 2); time.sleep(1000)\r",
-            ("\n1 2\n", "\x03"),
-            ("KeyboardInterrupt\n(Pdb) ", "c\r"),
-        ],
-    ),
     "line editing": Scenario(
         ["-k", "breaks"],
         ["p tim\t", ("p time", "\r"), ("\n(Pdb) ", "\x1b[A"), ("p time", "\x7f\x7f\x15c\r")],

@@ -14,6 +14,9 @@ from tests.vm.project import Project, Run, machines, share_boot_files, wait_unti
 
 pytestmark = pytest.mark.vm
 
+#: Sockets, pidfd, eventfd, QEMU's standard error, and spare.
+FDS_OF_A_MACHINE = 16
+
 STAGES = """
 import os, sys, time
 
@@ -184,9 +187,10 @@ def test_two_hundred_forks(project: Project) -> None:
     result = project.run("--smol", "--smol-scope=test", "-p", "growth", LEVELS=str(levels))
     assert result.outcomes() == {f"test_number[{number}]": "passed" for number in range(200)}
     early, late = json.loads(levels.read_text())
-    assert late["fds"] == early["fds"]
-    assert late["threads"] == early["threads"]
-    assert late["children"] == early["children"] == 0
+    # Of the machines that are made ahead or cleared away meanwhile there are no more in the end than at first.
+    assert len(late["fds"]) - len(early["fds"]) <= 2 * FDS_OF_A_MACHINE, (early["fds"], late["fds"])
+    assert late["threads"] - early["threads"] <= 2
+    assert max(early["children"], late["children"]) <= 3
     # pytest keeps some kilobytes for each test's reports; one leaked fork would hold some hundred of them.
     assert late["rss"] - early["rss"] < 16 << 20
     assert project.left_behind() == []
