@@ -187,7 +187,7 @@ def test_two_hundred_forks(project: Project) -> None:
     result = project.run("--smol", "--smol-scope=test", "-p", "growth", LEVELS=str(levels))
     assert result.outcomes() == {f"test_number[{number}]": "passed" for number in range(200)}
     early, late = json.loads(levels.read_text())
-    # Of the machines that are made ahead or cleared away meanwhile there are no more in the end than at first.
+    # Of the machines that are made ahead or cleared away there are no more in the end than at first.
     assert len(late["fds"]) - len(early["fds"]) <= 2 * FDS_OF_A_MACHINE, (early["fds"], late["fds"])
     assert late["threads"] - early["threads"] <= 2
     assert max(early["children"], late["children"]) <= 3
