@@ -2,7 +2,7 @@
 
 Its life: warm up; say ``ready`` (a base snapshot is taken here); take
 ``session``, start pytest and collect; say ``collected`` (a session snapshot is
-taken here); take ``run``, become distinct, run the steps, report.
+taken here); take ``identity`` and become distinct; take ``run``, run the steps, report.
 """
 
 from __future__ import annotations

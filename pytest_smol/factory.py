@@ -77,7 +77,6 @@ class MachineFactory:
             stack.callback(self._close_all)
             self._stack = stack.pop_all()
         self.view = base_view(hidden=hiding(settings.hide, settings.show))
-        self.forks = 0
         self.usage = Usage()
 
     def hardware(self, memory: int) -> Hardware:
@@ -163,7 +162,6 @@ class MachineFactory:
 
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes."""
-        self.forks += 1
         begin = time.monotonic()
         tree = Tree(snapshot.view, snapshot.tree, final=True, asked=self.usage.hidden)
         machine = Machine(

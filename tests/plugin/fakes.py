@@ -277,7 +277,6 @@ class FakeFactory(MachineFactory):
             self._stack = stack.pop_all()
         self.view = _base_view()
         self.consoles = Consoles(None)
-        self.forks = 0
         self.usage = Usage()
 
     def _note_closed(self) -> None:
@@ -299,7 +298,6 @@ class FakeFactory(MachineFactory):
         return machine
 
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> FakeMachine:
-        self.forks += 1
         guest = self._fork_guests.pop(0) if self._fork_guests else self._frozen[snapshot.state]
         begin = time.monotonic()
         machine = self._made(guest, snapshot, on_output)
