@@ -47,7 +47,8 @@ _Fields = Mapping[str, tuple[type, ...]]
 _NULL = type(None)
 
 #: Host to guest. ``session`` starts pytest in the guest; a fork takes ``identity`` and, when it is needed,
-#: ``run``, after ``worker`` where pytest-xdist runs. ``more`` follows when the last step so far named a test that comes after it.
+#: ``run``, after ``worker`` where pytest-xdist runs. ``more`` follows when the last step so far named a test
+#: that comes after it.
 TO_GUEST: Mapping[str, _Fields] = {
     "session": {
         "args": (list,),
