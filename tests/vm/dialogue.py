@@ -44,7 +44,19 @@ class Dialogue:
 
     def type(self, text: str) -> None:
         """Type ``text``, which has ``\\r`` where the user presses Enter."""
+        if text == "\x03":
+            self._look()
         os.write(self._master, text.encode())
+
+    def _look(self) -> None:
+        """Take in what is shown until nothing more comes, as a user does before pressing Ctrl-C.
+
+        CPython's readline notices a Ctrl-C only while it waits for a key: one
+        that comes while the last key is still being handled is not acted on
+        before the next (``readline_until_enter_or_signal`` of Modules/readline.c).
+        """
+        while select.select([self._master], [], [], 1)[0] and self._more(1):
+            continue
 
     def expect(self, words: str) -> str:
         """Wait for ``words``; gives what was shown before, since the last that was waited for."""

@@ -91,6 +91,16 @@ SCENARIOS = {
         ["-k", "breaks"],
         ["p tim\t", ("p time", "\r"), ("\n(Pdb) ", "\x1b[A"), ("p time", "\x7f\x7f\x15c\r")],
     ),
+    "interrupted": Scenario(
+        ["-k", "breaks"],
+        [
+            "nonsense",
+            ("nonsense", "\x03"),
+            ("--KeyboardInterrupt--\n(Pdb) ", "print(1, 2); time.sleep(1000)\r"),
+            ("\n1 2\n", "\x03"),
+            ("*** KeyboardInterrupt\n(Pdb) ", "c\r"),
+        ],
+    ),
     "collection": Scenario(["--pdb"], ["p numbers\r", "c\r", "p numbers\r", "c\r"], BROKEN),
     "class": Scenario(["--pdb", "--pdbcls=pdb:Pdb", "-k", "fails"], ["c\r"]),
 }
