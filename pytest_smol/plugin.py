@@ -209,9 +209,9 @@ class HostPlugin:
             return None
         if not self._role.runs_tests:
             return None
-        if self._ended is not None:
-            self._session.end_collection(session, self._ended)
         try:
+            if self._ended is not None:
+                self._session.end_collection(session, self._ended)
             self._session.collect(session)
             self._session.adopt(session.items, self._runs_in_vm)
         except SmolError as error:

@@ -271,5 +271,7 @@ def _check_agreement(report: Mapping[str, Any]) -> None:
         raise ValueError("a failure needs its reason")
     if report["outcome"] == "skipped" and "wasxfail" not in report and type(report["longrepr"]) is not tuple:
         raise ValueError("a skip needs its place and reason")
+    if "smol_shown" in report and not isinstance(report["longrepr"], str):
+        raise ValueError("what an object showed needs its text")
     if ("_report_type" in report) != ("_subtest.context" in report):
         raise ValueError("a subtest needs its context")

@@ -7,6 +7,7 @@ finds unused, so a guest may only name what is a snapshot by its place.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,10 +35,14 @@ def _table(value: Any) -> dict[str, Any]:
     return value
 
 
-def _texts(value: Any) -> list[str]:
+def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError("a list is expected")
-    return [_text(each) for each in value]
+    return value
+
+
+def _texts(value: Any) -> list[str]:
+    return [_text(each) for each in _list(value)]
 
 
 def _is_snapshot(location: str, root: Path, directory: str) -> bool:
@@ -47,7 +52,8 @@ def _is_snapshot(location: str, root: Path, directory: str) -> bool:
         return False
     below = path.relative_to(root).parts
     way = [root.joinpath(*below[:length]) for length in range(1, len(below) + 1)]
-    return directory in below[:-1] and path.is_file() and not any(each.is_symlink() for each in way)
+    # os.path takes a name that no file can have for one that is not there.
+    return directory in below[:-1] and os.path.isfile(path) and not any(map(os.path.islink, way))
 
 
 def checked_report(data: dict[str, Any], root: Path, directory: str) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def checked_report(data: dict[str, Any], root: Path, directory: str) -> dict[str
         "extensions": {
             _text(place): name for place, name in extensions.items() if _OWN_EXTENSION.fullmatch(_text(name))
         },
-        "collected": [_item(_table(item)) for item in data.get("collected") or []],
+        "collected": [_item(_table(item)) for item in _list(data.get("collected") or [])],
         "collected_modules": _texts(data.get("collected_modules", [])),
     }
 

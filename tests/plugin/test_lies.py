@@ -151,6 +151,15 @@ def test_a_guest_that_dies_before_it_says_a_word(lab: Lab) -> None:
     assert outcome.text.count("killed by SIGKILL") >= 2
 
 
+def directory(number: int) -> Message:
+    """One node, within the one that was sent before."""
+    name = f"d{number}"
+    row = {"kind": "Dir", "place": "session", "name": name, "nodeid": name, "path": f"/{name}", "doc": None}
+    return {**row, "parent": number - 1 if number else None}
+
+
+NO_TESTS: Message = {"type": "collected", "items": [], "deselected": [], "lines": [], "closing": False}
+
 BAD_SESSIONS: dict[str, Says] = {
     "a test message": [START],
     "an order of tests that it has not": [
@@ -160,6 +169,12 @@ BAD_SESSIONS: dict[str, Says] = {
         {"type": "collected", "items": ["x"], "deselected": [], "lines": [], "closing": False}
     ],
     "nodes of nothing": [{"type": "nodes", "rows": [{}]}],
+    "nodes without a bottom": [{"type": "nodes", "rows": [*map(directory, range(1500))]}, NO_TESTS],
+    "a report that is none before it ends": [
+        {"type": "collect_report", "data": {"outcome": "great"}},
+        {"type": "usage_error", "lines": ["wrong"]},
+        {"type": "exit", "status": 4},
+    ],
     "bytes": [b"\xff\xff\xff\xff"],
     "death": [{"type": "died", "status": 1, "signal": None}],
 }

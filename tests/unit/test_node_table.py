@@ -25,7 +25,7 @@ class TestClass:
     @pytest.mark.xfail
     def test_method(self): "A method."
 
-@pytest.mark.parametrize("value", ["a::b", "[x]", "with space"])
+@pytest.mark.parametrize("value", ["a::b", "[x]", "with space", "A::()"])
 def test_function(value): pass
 """
 
@@ -108,6 +108,17 @@ def test_items_stand_by_their_number(session: pytest.Session) -> None:
     made = table(MODULE, function(1), function(0))
     assert made.item_ids() == ["a.py::test0", "a.py::test1"]
     assert [item.nodeid for item in made.build(session)[0]] == made.item_ids()
+
+
+def test_an_id_that_pytest_refuses_is_a_protocol_error(session: pytest.Session) -> None:
+    """pytest 8 asserts that no id it is given has this in it; later ones take it."""
+    made = table(MODULE, function(nodeid="a.py::()::test"))
+    try:
+        items, _ = made.build(session)
+    except ProtocolError:
+        assert pytest.version_tuple < (9,)
+    else:
+        assert items[0].nodeid == "a.py::()::test"
 
 
 def test_one_node_id_may_stand_for_several_tests(session: pytest.Session) -> None:
@@ -194,6 +205,23 @@ def test_numbers_have_to_be_complete(numbers: list[int], session: pytest.Session
         made.item_ids()
     with pytest.raises(ProtocolError, match="numbered"):
         made.build(session)
+
+
+def chain(length: int) -> list[dict[str, Any]]:
+    """So many collectors, each within the one before, and a test in the last."""
+    rows = [{**MODULE, "parent": number - 1 if number else None} for number in range(length)]
+    return [*rows, function(parent=length - 1)]
+
+
+def test_nodes_may_be_nested_as_deep_as_directories_are(session: pytest.Session) -> None:
+    (item,), _ = table(*chain(nodes.MAX_DEPTH - 1)).build(session)
+    assert "absent" not in item.keywords
+
+
+def test_a_guest_cannot_nest_nodes_without_end() -> None:
+    """pytest walks parents recursively."""
+    with pytest.raises(ProtocolError, match="nested"):
+        table(*chain(nodes.MAX_DEPTH))
 
 
 def test_a_guest_cannot_announce_nodes_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ def test_only_snapshots_are_found(root: Path) -> None:
         f"{root}/__snapshots__/../../outside",
         f"{root}/__snapshots__",
         f"{root}/__snapshots__/missing",
+        f"{root}/__snapshots__/{'x' * 300}",
         "__snapshots__/a.ambr",
         "/etc/passwd",
     ]
@@ -83,6 +84,7 @@ def test_extensions_of_its_own_are_named(root: Path) -> None:
         {"extensions": {"a": 1}},
         {"collected": [{}]},
         {"collected": [1]},
+        {"collected": 1},
         {"collected_modules": [1]},
     ],
 )
