@@ -1,0 +1,235 @@
+"""A guest's messages: any bytes to the decoder, and what the host makes of messages that are nearly right.
+
+The invariant: a message that is used or a declared error (WireError,
+ProtocolError, and ValueError of what adaptors check), never more kept than one
+frame, and reports that pytest can show, count and send on, without a control
+character of the guest's.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest._io import TerminalWriter
+from _pytest.config import _prepareconfig
+
+from fuzz.messages import SAMPLES
+from fuzz.supply import Supply
+from pytest_smol.adaptors import _arcs_by_context, _lines_by_context
+from pytest_smol.errors import ProtocolError
+from pytest_smol.grouprun import Stop
+from pytest_smol.nodes import NodeTable, stand_in
+from pytest_smol.reports import ReportBuilder
+from pytest_smol.screen import Screen
+from pytest_smol.syrupydata import checked_report, merged
+from pytest_smol.wire import FROM_GUEST, MAX_FRAME, Decoder, Message, WireError
+
+__all__ = ["run"]
+
+LONGEST = 60.0
+_CONTROL = re.compile(r"(?!\x1b\[[0-9;:]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ODD: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 10**19, -1 << 63, 0.5, 1e308, -0.0),
+    *("", "passed", "failed", "skipped", "rerun", "call", "long", "ReprEntry", "a.py::test", "::()", "/"),
+    *("\x1b[31m", "\x1b]0;x\x07", "\n", "\r", "\0", "\x85\u2028", "\ud800", "\udcff", "E   x", "[50%]", "{}"),
+    *("UserWarning", "Warning", "__name__", "print", "\u0130", "a" * 5000, "../..", "%s"),
+    *([], {}, [[]], [None], {"": None}, [1, "x"], ["a", "b", "c"], ["a.py", 1, "b"], {"a": {"b": []}}),
+)
+
+
+_BARE = ("-c", "/dev/null", "--color=yes", "--capture=no", "--assert=plain")
+
+
+@cache
+def _config() -> pytest.Config:
+    """A run of pytest with its terminal, which is configured and never begins; it captures nothing."""
+    root = str(Path(__file__).parent)
+    no = [
+        part for name in ("cacheprovider", "faulthandler", "threadexception") for part in ("-p", f"no:{name}")
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        patch.delenv("PYTEST_ADDOPTS", raising=False)
+        patch.delenv("PYTEST_PLUGINS", raising=False)
+        config = _prepareconfig([root, f"--rootdir={root}", *_BARE, *no])
+    config._do_configure()
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reporter._tw._file = io.StringIO()
+    return config
+
+
+@cache
+def _item() -> pytest.Item:
+    return stand_in(pytest.Session.from_config(_config()))
+
+
+def run(data: bytes) -> None:
+    """``data`` as a stream, as a frame's body, or as changes to a message that is right."""
+    supply = Supply(data)
+    kind = supply.number() % 8
+    if kind == 0:
+        sizes = [supply.number() for _ in range(supply.number() % 4)]
+        _decode(supply.rest(), sizes)
+    elif kind == 1:
+        body = supply.rest()
+        _decode(struct.pack("<I", len(body)) + body, [])
+    else:
+        message = _changed(json.loads(SAMPLES[supply.number() % len(SAMPLES)]), supply)
+        body = json.dumps(message).encode("ascii")
+        for each in _decode(struct.pack("<I", len(body)) + body, []):
+            _use(each, bool(kind % 2))
+
+
+def _decode(stream: bytes, sizes: list[int]) -> list[Message]:
+    decoder, found = Decoder(FROM_GUEST), []
+    try:
+        for size in (*sizes, len(stream)):
+            found += list(decoder.feed(stream[:size]))
+            stream = stream[size:]
+            assert decoder.pending <= MAX_FRAME
+    except WireError:
+        return found
+    return found
+
+
+def _changed(message: Message, supply: Supply) -> Message:
+    """``message`` with values at some places replaced, removed, added or doubled."""
+    while supply:
+        holder, key = _place(message, supply)
+        kind = supply.number() % 8
+        if kind == 0 and isinstance(holder, dict):
+            holder[str(_odd(supply))] = _odd(supply)
+        elif kind == 1 and key is not None:
+            del holder[key]
+        elif kind == 2 and isinstance(holder, list) and key is not None:
+            holder += holder[key : key + 1] * (supply.number() % 4)
+        elif kind == 3 and key is not None and isinstance(holder[key], str):
+            holder[key] += supply.take(4).decode("latin-1")
+        elif key is not None:
+            holder[key] = _odd(supply)
+    return message
+
+
+def _odd(supply: Supply) -> Any:
+    return json.loads(json.dumps(supply.choice(_ODD)))
+
+
+def _place(message: Any, supply: Supply) -> tuple[Any, Any]:
+    """A list or object within ``message``, and a key or index in it, None where it is empty."""
+    holder = message
+    while True:
+        keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+        if not keys:
+            return holder, None
+        key = supply.choice(keys[:256])
+        if not isinstance(holder[key], (dict, list)) or supply.number() % 4 == 0:
+            return holder, key
+        holder = holder[key]
+
+
+# What the host makes of a message
+
+
+def _use(message: Message, colour: bool) -> None:
+    user = _USERS.get(message["type"])
+    if user is None:
+        return
+    try:
+        user(message, ReportBuilder(_config(), colour))
+    except ProtocolError:
+        return
+
+
+def _report(message: Message, builder: ReportBuilder) -> None:
+    report = builder.test_report(_item(), message["data"], LONGEST)
+    assert report.nodeid == _item().nodeid
+    assert 0 <= report.duration <= LONGEST
+    _show(report)
+    category, letter, word = _config().hook.pytest_report_teststatus(report=report, config=_config())
+    assert isinstance(category, str)
+    assert isinstance(letter, str)
+    assert isinstance(word, (str, tuple))
+
+
+def _collect_report(message: Message, builder: ReportBuilder) -> None:
+    _show(builder.collect_report(message["data"]))
+
+
+def _show(report: Any) -> None:
+    """All that pytest does with a report; in a worker of pytest-xdist it is sent on."""
+    for markup in (False, True):
+        file = io.StringIO()
+        writer = TerminalWriter(file)
+        writer.hasmarkup = markup
+        report.toterminal(writer)
+        shown = file.getvalue()
+        assert not _CONTROL.search(shown), shown
+    assert isinstance(report.longreprtext, str)
+    assert all(isinstance(title, str) and isinstance(text, str) for title, text in report.sections)
+    hook = _config().hook
+    sent = hook.pytest_report_to_serializable(config=_config(), report=report)
+    hook.pytest_report_from_serializable(config=_config(), data=sent)
+
+
+def _warning(message: Message, builder: ReportBuilder) -> None:
+    builder.relay_warning(message)
+    hook: Any = _config().hook
+    hook.pytest_warning_recorded._call_history.clear()
+    reporter: Any = _config().pluginmanager.get_plugin("terminalreporter")
+    (warning,) = reporter.stats.pop("warnings")
+    assert not _CONTROL.search(warning.message), warning.message
+
+
+def _nodes(message: Message, builder: ReportBuilder) -> None:
+    table = NodeTable(builder.clean)
+    table.add(message["rows"])
+    items, collectors = table.build(_item().session)
+    assert len(items) + len(collectors) == len(message["rows"])
+    for node in (*items, *collectors):
+        assert node.nodeid is not None
+        assert isinstance(list(node.keywords), list)
+
+
+def _stop(message: Message, builder: ReportBuilder) -> None:
+    Stop.of(message, builder.clean)
+
+
+def _screen(message: Message, builder: ReportBuilder) -> None:
+    Screen(_config(), builder.clean).report(message)
+    reporter: Any = _config().pluginmanager.get_plugin("terminalreporter")
+    file = reporter._tw._file
+    assert not _CONTROL.search(file.getvalue())
+    file.seek(0)
+    file.truncate()
+
+
+def _state(message: Message, builder: ReportBuilder) -> None:
+    for check in (_lines_by_context, _arcs_by_context, _syrupy):
+        try:
+            check(message["data"])
+        except ValueError:
+            continue
+
+
+def _syrupy(data: dict[str, Any]) -> None:
+    report = checked_report(data, Path(_config().rootpath), "__snapshots__")
+    merged([report, report])
+
+
+_USERS: Mapping[str, Callable[[Message, ReportBuilder], None]] = {
+    "report": _report,
+    "collect_report": _collect_report,
+    "warning": _warning,
+    "nodes": _nodes,
+    "stop": _stop,
+    "screen": _screen,
+    "state": _state,
+}
