@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_smol import accel, bootfiles, cache, qemu
+from pytest_smol import accel, bootfiles, cache, confinement, qemu
 from pytest_smol.errors import SmolError
 from pytest_smol.options import Settings
 from pytest_smol.resources import available_memory
@@ -77,7 +76,10 @@ def _space(settings: Settings) -> str:
 
 
 def _confinement(settings: Settings) -> str:
-    return "QEMU's seccomp sandbox; runs as " + ("root" if os.getuid() == 0 else f"uid {os.getuid()}")
+    emulator, accelerator = qemu.find(settings.qemu), accel.choose(settings.accel)
+    level = confinement.probe(emulator.path, accelerator)
+    boundary = "" if accelerator.name == "kvm" else "; emulation is no security boundary all the same"
+    return level.describe() + boundary
 
 
 _CHECKS: tuple[tuple[str, Callable[[Settings], str]], ...] = (

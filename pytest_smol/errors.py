@@ -8,6 +8,7 @@
     │   ├── QemuTooOld          QEMU is older than the oldest that can fork
     │   ├── AcceleratorUnusable KVM was insisted on and is not usable
     │   ├── KernelUnavailable   no guest kernel can be found or downloaded
+    │   ├── ConfinementMissing  confinement was insisted on and is not complete
     │   ├── NotEnoughMemory     the host has too little memory for a guest
     │   └── DiskFull            a snapshot or image could not be written
     ├── SettingError          an option, ini value or marker argument is wrong
@@ -25,6 +26,7 @@ from __future__ import annotations
 __all__ = [
     "AcceleratorUnusable",
     "BootFailed",
+    "ConfinementMissing",
     "DiskFull",
     "HostError",
     "KernelUnavailable",
@@ -83,6 +85,10 @@ class AcceleratorUnusable(HostError):
 
 class KernelUnavailable(HostError):
     """No guest kernel can be found or downloaded."""
+
+
+class ConfinementMissing(HostError):
+    """Confinement was asked for and this host has not all of it."""
 
 
 class NotEnoughMemory(HostError):

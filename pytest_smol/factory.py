@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pytest_smol import accel, bootfiles, cache, qemu
+from pytest_smol import accel, bootfiles, cache, confinement, qemu
 from pytest_smol.consoles import Consoles
 from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
 from pytest_smol.image import base_view, hiding
@@ -65,6 +65,9 @@ class MachineFactory:
         self._progress = progress
         self.emulator = qemu.find(settings.qemu)
         self.accelerator = accel.choose(settings.accel)
+        level = confinement.probe(self.emulator.path, self.accelerator)
+        if settings.require_confinement:
+            confinement.require(self.accelerator, level)
         cache_directory = cache.directory()
         self.boot_files = bootfiles.prepare(cache_directory, settings.kernel, progress)
         self._bases = BaseCache(cache_directory)
@@ -74,6 +77,9 @@ class MachineFactory:
         with ExitStack() as stack:
             self.directory = stack.enter_context(RunDirectory(parent)).path
             self._server = stack.enter_context(Server())
+            self._spawners = stack.enter_context(
+                confinement.Spawners(self.emulator.path, self.accelerator, level)
+            )
             stack.callback(self._close_all)
             self._stack = stack.pop_all()
         self.view = base_view(hidden=hiding(settings.hide, settings.show))
@@ -127,7 +133,8 @@ class MachineFactory:
         ram = directory / "ram"
         with ram.open("wb") as file:
             file.truncate(hardware.memory << 20)
-        with Machine(hardware, ram, self._server, Tree(self.view), kernel=kernel) as machine:
+        spawn = self._spawners.for_maker(directory, kernel.image, kernel.initramfs).spawn
+        with Machine(hardware, ram, self._server, Tree(self.view), kernel=kernel, spawn=spawn) as machine:
             self.keep_console(machine, f"base {hardware.memory}")
             try:
                 self._wait_ready(machine)
@@ -156,16 +163,25 @@ class MachineFactory:
     def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
         """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""
         tree = Tree(view, snapshot.tree, asked=self.usage.hidden)
-        return self._restored(
-            snapshot, Machine(snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output)
+        spawn = self._spawners.for_maker(snapshot.ram.parent).spawn
+        machine = Machine(
+            snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output, spawn=spawn
         )
+        return self._restored(snapshot, machine)
 
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes."""
         begin = time.monotonic()
         tree = Tree(snapshot.view, snapshot.tree, final=True, asked=self.usage.hidden)
+        spawn = self._spawners.for_forks(snapshot.ram, snapshot.state).spawn
         machine = Machine(
-            snapshot.hardware, snapshot.ram, self._server, tree, private=True, on_output=on_output
+            snapshot.hardware,
+            snapshot.ram,
+            self._server,
+            tree,
+            private=True,
+            on_output=on_output,
+            spawn=spawn,
         )
         self._restored(snapshot, machine)
         self.usage.forked(machine, begin)

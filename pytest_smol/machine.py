@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -60,13 +60,17 @@ def _file_channel(path: Path) -> list[dict[str, Any]]:
 OutputSink = Callable[[str, bytes], None]
 
 
+#: Starts QEMU, given its command line and the descriptors to inherit.
+Spawn = Callable[[Sequence[str], Sequence[int]], ChildProcess]
+
+
 class Machine:
     """A QEMU process with all that is connected to it. A context manager: leaving it kills the VM.
 
     ``ram`` is the memory file. With ``kernel`` the machine boots at once;
     without, :meth:`restore` brings it to life. ``private`` maps the memory
     copy-on-write. ``on_output`` is given what the test process writes to its
-    standard output and error, with the name of the stream.
+    standard output and error, with the name of the stream. ``spawn`` starts QEMU.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Machine:
         private: bool = False,
         kernel: Kernel | None = None,
         on_output: OutputSink | None = None,
+        spawn: Spawn = ChildProcess,
     ) -> None:
         self.console = Tail()
         self.output = {"stdout": Tail(), "stderr": Tail()}
@@ -97,7 +102,7 @@ class Machine:
         self._died: Message | None = None
         self._ended = False
         with ExitStack() as stack:
-            self._start(stack, server, hardware, ram, private, kernel)
+            self._start(stack, server, hardware, ram, private, kernel, spawn)
             self._stack = stack.pop_all()
 
     def _start(
@@ -108,6 +113,7 @@ class Machine:
         ram: Path,
         private: bool,
         kernel: Kernel | None,
+        spawn: Spawn,
     ) -> None:
         ours, theirs = {}, []
         with ExitStack() as child_ends:
@@ -116,7 +122,7 @@ class Machine:
                 ours[name] = stack.enter_context(mine)
                 theirs.append(child_ends.enter_context(other).fileno())
             argv = command_line(hardware, ram, theirs, private=private, kernel=kernel)
-            self.process = ChildProcess(argv, theirs)
+            self.process = spawn(argv, theirs)
         stack.callback(self.process.kill)
         self.mount = server.attach(ours.pop("fs"), self.process.pid, self.tree)
         stack.callback(self.mount.close)

@@ -153,6 +153,7 @@ class Settings:
     show: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
     show_writes: bool = False
+    require_confinement: bool = False
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
@@ -166,6 +167,7 @@ class Settings:
             show=tuple(config.getini("smol_show")),
             artifacts=tuple(config.getini("smol_artifacts")),
             show_writes=bool(config.getoption("smol_show_writes")),
+            require_confinement=bool(config.getini("smol_require_confinement")),
             **values,
         )
 
@@ -209,6 +211,8 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini(
         "smol_show", "files that VMs see though they look secret, as globs", type="args", default=[]
     )
+    confined = "run no machine unless KVM and the kernel's means confine it"
+    parser.addini("smol_require_confinement", confined, type="bool", default=False)
     writes = "list the paths that tests in VMs wrote"
     group.addoption("--smol-show-writes", action="store_true", default=False, help=writes)
     artifacts = "files below rootdir, as globs, that tests in VMs may write on the host"

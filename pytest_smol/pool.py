@@ -34,10 +34,7 @@ def forks_ahead(environ: Mapping[str, str]) -> int:
 
 
 class Pool:
-    """The forks of one run; each is handed out once. A context manager: close it before the factory.
-
-    QEMU dies with the thread that spawned it, so all are made by threads that last as long as the pool.
-    """
+    """The forks of one run; each is handed out once. A context manager: close it before the factory."""
 
     def __init__(self, factory: MachineFactory, ahead: int) -> None:
         self._factory = factory

@@ -7,18 +7,21 @@ else's, so the file server may still write to the memory of the process by that 
 from __future__ import annotations
 
 import os
+import resource
 import select
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
+from types import TracebackType
 
 from pytest_smol.errors import HostError
 
-__all__ = ["ChildProcess"]
+__all__ = ["ChildProcess", "Spawner"]
 
 
 @lru_cache(maxsize=1)
@@ -32,13 +35,25 @@ def _launcher() -> tuple[str, ...]:
     return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
 
 
+def _limit(pid: int, limits: Mapping[int, int]) -> None:
+    """Lower the limits of the child ``pid``, which has done nothing yet that they are about."""
+    for which, most in limits.items():
+        with suppress(ProcessLookupError):  # it has ended already
+            hard = resource.prlimit(pid, which)[1]
+            least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.prlimit(pid, which, (least, least))
+
+
 class ChildProcess:
     """One program with the descriptors ``fds``, in a session of its own (Ctrl-C is not for it).
 
-    Raises :class:`HostError` when it cannot be started.
+    ``limits`` are what it may use at most, by setrlimit(2)'s numbers. Raises
+    :class:`HostError` when it cannot be started.
     """
 
-    def __init__(self, argv: Sequence[str], fds: Sequence[int]) -> None:
+    def __init__(
+        self, argv: Sequence[str], fds: Sequence[int], limits: Mapping[int, int] | None = None
+    ) -> None:
         self._stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
         try:
             self._process = subprocess.Popen(
@@ -58,6 +73,7 @@ class ChildProcess:
             ) from error
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
+        _limit(self.pid, limits or {})
         self._closed = False
 
     @property
@@ -99,6 +115,47 @@ class ChildProcess:
         os.close(self._pidfd)
         os.close(self._stderr)
         self._closed = True
+
+
+_THREADS = "see whether a limit of processes (ulimit -u, or a container's) is reached"
+
+
+class Spawner:
+    """A thread that does nothing but spawn: what it spawns dies with it. A context manager.
+
+    ``prepare`` is called in the thread before all else; children inherit what it does to the thread.
+    Raises what that raises, and :class:`HostError` where no thread can be started.
+    """
+
+    def __init__(
+        self, prepare: Callable[[], None] = lambda: None, limits: Mapping[int, int] | None = None
+    ) -> None:
+        _launcher()  # looked for now: the thread may not be allowed to
+        self._limits = limits
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="smol-spawner")
+        try:
+            self._thread.submit(prepare).result()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, RuntimeError):
+                raise HostError(f"no thread can be started: {error}", remedy=_THREADS) from error
+            raise
+
+    def spawn(self, argv: Sequence[str], fds: Sequence[int]) -> ChildProcess:
+        """A child of the thread's. For any thread; raises as :class:`ChildProcess` does."""
+        return self._thread.submit(ChildProcess, argv, fds, self._limits).result()
+
+    def close(self) -> None:
+        """End the thread, and with it all that it spawned; idempotent."""
+        self._thread.shutdown()
+
+    def __enter__(self) -> Spawner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 if sys.platform != "linux":  # pragma: no cover - the package needs Linux throughout

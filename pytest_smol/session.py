@@ -114,7 +114,13 @@ class SmolSession:
         """One line for pytest's header."""
         accelerator = self.factory.accelerator
         reason = f" ({accelerator.reason})" if accelerator.reason else ""
-        parts = [f"{accelerator.name}{reason}", f"QEMU {self.factory.emulator.version_text}", "image host"]
+        boundary = ["emulation is no security boundary"] if accelerator.name == "tcg" else []
+        parts = [
+            f"{accelerator.name}{reason}",
+            *boundary,
+            f"QEMU {self.factory.emulator.version_text}",
+            "image host",
+        ]
         started = [guest for flavour, guest in self._guests.items() if flavour not in self._failures]
         parts += [guest.origin.describe() for guest in started]
         return "smol: " + ", ".join(parts)

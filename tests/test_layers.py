@@ -23,7 +23,7 @@ LAYERS = (
     ("pool",),
     ("factory", "sharing", "terminal"),
     ("homecoming",),
-    ("machine", "snapshots", "image", "guest", "relay"),
+    ("machine", "snapshots", "image", "guest", "relay", "confinement"),
     ("groups", "nodes", "reports", "bootfiles"),
     (
         "consoles",
@@ -41,11 +41,23 @@ LAYERS = (
     ("options", "accel", "kernel", "reportdata", "neighbours", "virtiofs", "interleave", "screen"),
     ("guestwarnings",),
     ("artifacts", "syrupydata"),
-    ("errors", "interpreter", "kvm", "text", "user", "wire", "cpio", "postmortem", "usage"),
+    (
+        "errors",
+        "interpreter",
+        "kvm",
+        "text",
+        "user",
+        "wire",
+        "cpio",
+        "postmortem",
+        "usage",
+        "landlock",
+        "socketfilter",
+    ),
 )
 
 #: What imports nothing of ours, so that both sides and every test can use it.
-ALONE = ("errors", "wire", "text", "cpio", "kvm", "postmortem", "virtiofs.fuse")
+ALONE = ("errors", "wire", "text", "cpio", "kvm", "postmortem", "landlock", "socketfilter", "virtiofs.fuse")
 
 #: All that the guest may import of ours beside itself.
 GUEST_MAY_IMPORT = {"wire", "marker", "errors"}
