@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
@@ -117,6 +117,11 @@ class ChildProcess:
         self._closed = True
 
 
+def _bury(child: Future[ChildProcess]) -> None:
+    if not child.cancelled() and child.exception() is None:
+        child.result().kill()
+
+
 _THREADS = "see whether a limit of processes (ulimit -u, or a container's) is reached"
 
 
@@ -143,7 +148,12 @@ class Spawner:
 
     def spawn(self, argv: Sequence[str], fds: Sequence[int]) -> ChildProcess:
         """A child of the thread's. For any thread; raises as :class:`ChildProcess` does."""
-        return self._thread.submit(ChildProcess, argv, fds, self._limits).result()
+        child = self._thread.submit(ChildProcess, argv, fds, self._limits)
+        try:
+            return child.result()
+        except BaseException:  # Ctrl-C while it is waited for: the child is nobody's
+            child.add_done_callback(_bury)
+            raise
 
     def close(self) -> None:
         """End the thread, and with it all that it spawned; idempotent."""

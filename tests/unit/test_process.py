@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -16,7 +19,7 @@ import pytest
 
 from pytest_smol import process
 from pytest_smol.errors import HostError
-from pytest_smol.process import ChildProcess
+from pytest_smol.process import ChildProcess, Spawner
 
 
 class Start(Protocol):
@@ -187,4 +190,61 @@ def test_where_a_launcher_starts_it_the_launcher_says_what_is_missing() -> None:
     child = ChildProcess(["/no/such/program"], ())
     assert child.wait(60)
     assert "/no/such/program" in child.stderr()
+    child.kill()
+
+
+# --- spawners
+
+
+def test_a_spawner_prepares_its_own_thread_and_spawns_in_it() -> None:
+    names: list[str] = []
+    with Spawner(lambda: names.append(threading.current_thread().name)) as spawner:
+        child = spawner.spawn(["/bin/sh", "-c", "exit 3"], ())
+        assert child.wait(60) == 3
+        child.kill()
+    assert names != [threading.current_thread().name]
+
+
+def test_what_preparing_raises_is_raised_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+
+    def fail() -> None:
+        raise PermissionError
+
+    with pytest.raises(PermissionError):
+        Spawner(fail)
+    assert threading.active_count() == before
+
+
+def test_a_host_that_can_start_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(HostError, match="no thread can be started"):
+        Spawner()
+
+
+def test_an_interrupted_spawn_leaves_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = Future.result
+
+    def interrupted(self: Future[ChildProcess], timeout: float | None = None) -> ChildProcess:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return result(self, timeout)
+
+    before = set(os.listdir("/proc/self/fd"))
+    with Spawner() as spawner:
+        monkeypatch.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spawner.spawn(["/bin/sleep", "1000"], ())
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("which", [resource.RLIMIT_CORE, resource.RLIMIT_NOFILE])
+def test_limits_are_only_ever_lowered(which: int) -> None:
+    child = ChildProcess(["/bin/sleep", "1000"], (), {which: 64})
+    assert resource.prlimit(child.pid, which) == (64, 64)
+    process._limit(child.pid, {which: 128})
+    assert resource.prlimit(child.pid, which)[1] == 64
     child.kill()
