@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 
 from pytest_smol.accel import Accelerator
+from pytest_smol.callfilter import forbid_calls
 from pytest_smol.errors import ConfinementMissing, HostError, SmolError
 from pytest_smol.landlock import Access, Rule, abi, no_new_privileges, restrict_thread
 from pytest_smol.process import Spawner
-from pytest_smol.socketfilter import forbid_sockets
 
 __all__ = ["LIMITS_OF_FORKS", "LIMITS_OF_MAKERS", "Domain", "Level", "Spawners", "probe", "require", "rules"]
 
@@ -60,6 +60,9 @@ _LANDLOCK = (
     (6, "signals and abstract sockets"),
 )
 
+_FILTERED = "sockets and the memory of other machines"
+_LIMITED = "core files, and files and descriptors without end"
+
 _HOW = "Linux 6.12 or newer has it all, with landlock in its list of security modules (lsm=)"
 
 
@@ -73,27 +76,31 @@ class Domain:
 
 @dataclass(frozen=True)
 class Level:
-    """How far QEMU is confined: the version of Landlock's ABI, 0 for none, and whether sockets are refused.
+    """How far QEMU is confined: the version of Landlock's ABI, 0 for none, and what else there is.
 
+    ``filter`` says whether calls are filtered, ``limits`` whether limits are set.
     ``reason`` says why what the kernel has is not used, and is mostly empty.
     """
 
     landlock: int
-    sockets: bool = True
+    filter: bool = True
+    limits: bool = True
     reason: str = ""
 
     @property
     def missing(self) -> tuple[str, ...]:
         """What the kernel will not refuse QEMU."""
         absent = tuple(what for since, what in _LANDLOCK if since > self.landlock)
-        return absent if self.sockets else (*absent, "sockets")
+        return absent + tuple(
+            what for has, what in ((self.filter, _FILTERED), (self.limits, _LIMITED)) if not has
+        )
 
     def describe(self) -> str:
         """One line."""
-        landlock = f"Landlock ABI {self.landlock}" if self.landlock else "no Landlock"
-        parts = ["QEMU's seccomp filter", *(["no sockets"] if self.sockets else []), landlock]
-        text = ", ".join((*parts, "no new privileges", "no core files, few descriptors, small files"))
-        text += f"; not refused: {', '.join(self.missing)}" if self.missing else ""
+        parts = ["QEMU's seccomp filter", *(["no sockets, no memory of others"] if self.filter else [])]
+        parts += [f"Landlock ABI {self.landlock}" if self.landlock else "no Landlock", "no new privileges"]
+        parts += ["no core files, few descriptors, small files"] if self.limits else []
+        text = ", ".join(parts) + (f"; not refused: {', '.join(self.missing)}" if self.missing else "")
         return text + (f" ({self.reason})" if self.reason else "")
 
 
@@ -112,8 +119,8 @@ def rules(program: str, accelerator: Accelerator, domain: Domain) -> Iterator[Ru
 def _confine(level: Level, allowed: Sequence[Rule]) -> None:
     """Confine the calling thread as far as ``level`` says. Raises OSError."""
     no_new_privileges()
-    if level.sockets:
-        forbid_sockets()
+    if level.filter:
+        forbid_calls()
     if level.landlock:
         restrict_thread(allowed, level.landlock)
 
@@ -132,6 +139,7 @@ class Spawners:
     def _make(self, domain: Domain, limits: Mapping[int, int]) -> Spawner:
         allowed = list(rules(self._program, self._accelerator, domain))
         try:
+            limits = limits if self.level.limits else {}
             spawner = Spawner(partial(_confine, self.level, allowed), limits)
         except OSError as error:
             raise HostError(f"QEMU cannot be confined: {error}", remedy=_HOW) from error
@@ -184,10 +192,11 @@ def probe(program: str, accelerator: Accelerator) -> Level:
     why = _failure_of(program, accelerator, Level(version))
     if not why:
         return Level(version)
-    for level in (Level(version, False, why), Level(0, True, why)):
+    for landlock, filtered, limits in ((version, False, True), (0, True, True), (version, True, False)):
+        level = Level(landlock, filtered, limits, why)
         if not _failure_of(program, accelerator, level):
             return level
-    return Level(0, False, why)
+    return Level(0, filter=False, limits=False, reason=why)
 
 
 def require(accelerator: Accelerator, level: Level) -> None:

@@ -36,7 +36,7 @@ def _launcher() -> tuple[str, ...]:
 
 
 def _limit(pid: int, limits: Mapping[int, int]) -> None:
-    """Lower the limits of the child ``pid``, which has done nothing yet that they are about."""
+    """Lower the limits of the child ``pid``, which has done nothing yet. Raises OSError."""
     for which, most in limits.items():
         with suppress(ProcessLookupError):  # it has ended already
             hard = resource.prlimit(pid, which)[1]
@@ -73,8 +73,14 @@ class ChildProcess:
             ) from error
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
-        _limit(self.pid, limits or {})
         self._closed = False
+        try:
+            _limit(self.pid, limits or {})
+        except OSError as error:
+            self.kill()
+            raise HostError(
+                f"{argv[0]} cannot be limited: {error}", remedy="see what forbids prlimit(2) on this host"
+            ) from error
 
     @property
     def returncode(self) -> int | None:

@@ -52,12 +52,12 @@ LAYERS = (
         "postmortem",
         "usage",
         "landlock",
-        "socketfilter",
+        "callfilter",
     ),
 )
 
 #: What imports nothing of ours, so that both sides and every test can use it.
-ALONE = ("errors", "wire", "text", "cpio", "kvm", "postmortem", "landlock", "socketfilter", "virtiofs.fuse")
+ALONE = ("errors", "wire", "text", "cpio", "kvm", "postmortem", "landlock", "callfilter", "virtiofs.fuse")
 
 #: All that the guest may import of ours beside itself.
 GUEST_MAY_IMPORT = {"wire", "marker", "errors"}

@@ -1,4 +1,4 @@
-"""What is asked of Landlock for each version of its ABI, and the filter of sockets by instruction."""
+"""What is asked of Landlock for each version of its ABI, and the filter of calls by instruction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol import landlock, socketfilter
+from pytest_smol import callfilter, landlock
 from pytest_smol.landlock import Access, Rule
 
 #: handled_access_fs, handled_access_net and scoped, as the kernel's documentation has them.
@@ -89,22 +89,22 @@ def test_a_kernel_without_landlock_has_version_none(monkeypatch: pytest.MonkeyPa
     assert landlock.abi() == 0
 
 
-# --- the filter of sockets
+# --- the filter of calls
 
 
 def verdict(arch: int, number: int) -> int:
     """What the filter says of the system call ``number``: a machine for its four instructions."""
-    rows = list(struct.iter_unpack("=HBBI", socketfilter.program()))
+    rows = list(struct.iter_unpack("=HBBI", callfilter.program()))
     place, loaded = 0, 0
     while True:
         code, if_true, if_false, value = rows[place]
-        if code == socketfilter.RET:
+        if code == callfilter.RET:
             return int(value)
         place += 1
-        if code == socketfilter.LD_W_ABS:
-            loaded = {socketfilter.ARCH: arch, socketfilter.NUMBER: number}[value]
+        if code == callfilter.LD_W_ABS:
+            loaded = {callfilter.ARCH: arch, callfilter.NUMBER: number}[value]
         else:
-            holds = loaded == value if code == socketfilter.JEQ else loaded >= value
+            holds = loaded == value if code == callfilter.JEQ else loaded >= value
             place += if_true if holds else if_false
 
 
@@ -120,6 +120,7 @@ REFUSED = 0x00050000 | errno.EACCES
         (X86_64, 41, REFUSED),
         (X86_64, 42, 0x7FFF0000),
         (X86_64, 53, 0x7FFF0000),  # socketpair leads nowhere
+        *((X86_64, number, REFUSED) for number in (101, 310, 311, 438)),
         (X86_64, 424, 0x7FFF0000),
         (X86_64, 425, REFUSED),
         (X86_64, 426, 0x7FFF0000),
@@ -130,5 +131,5 @@ REFUSED = 0x00050000 | errno.EACCES
         (I386, 0, 0x80000000),
     ],
 )
-def test_the_filter_of_sockets(arch: int, number: int, expected: int) -> None:
+def test_the_filter_of_calls(arch: int, number: int, expected: int) -> None:
     assert verdict(arch, number) == expected

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol import confinement, landlock
+from pytest_smol import confinement, landlock, process
 from pytest_smol.accel import Accelerator
 from pytest_smol.confinement import Domain, Level, Spawners
 from pytest_smol.errors import ConfinementMissing, HostError
@@ -82,11 +82,37 @@ def test_tcp_is_refused_without_the_filter_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         script = f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))"
         for level, expected in (
-            (Level(landlock.abi(), sockets=False), "PermissionError"),
+            (Level(landlock.abi(), filter=False), "PermissionError"),
             (Level(0, False), "0"),
         ):
             with Spawners(PYTHON, TCG, level) as spawners:
                 assert run(spawners.for_forks(), script).startswith(expected)
+
+
+OTHERS_MEMORY = """import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+calls = {{"ptrace": (101, 0x4206, {pid}, 0, 0), "process_vm_readv": (310, {pid}, 0, 0, 0, 0, 0),
+         "process_vm_writev": (311, {pid}, 0, 0, 0, 0, 0)}}
+for name, (number, *arguments) in calls.items():
+    ended = libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments))
+    sys.stderr.write(f"{{name}} {{os.strerror(ctypes.get_errno()) if ended else 'works'}}\\n")
+"""
+
+
+def test_a_fork_is_refused_the_memory_of_another(spawners: Spawners) -> None:
+    other = spawners.for_forks().spawn([PYTHON, "-I", "-S", "-c", "import time; time.sleep(1000)"], ())
+    try:
+        script = OTHERS_MEMORY.format(pid=other.pid)
+        free = ChildProcess([PYTHON, "-I", "-S", "-c", f"import os, sys\n{script}"], ())
+        assert free.wait(60) == 0
+        assert "Permission" not in free.stderr()
+        free.kill()
+        child = spawners.for_forks().spawn([PYTHON, "-I", "-S", "-c", f"import os, sys\n{script}"], ())
+        assert child.wait(60) == 0
+        assert [line.partition(" ")[2] for line in child.stderr().splitlines()] == ["Permission denied"] * 3
+        child.kill()
+    finally:
+        other.kill()
 
 
 def test_a_fork_reads_its_own_snapshot_and_no_other(spawners: Spawners, tmp_path: Path) -> None:
@@ -181,7 +207,7 @@ def test_a_program_that_needs_more_is_confined_less(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\nread line </etc/passwd\n")
     program.chmod(0o755)
     level = confinement.probe(str(program), TCG)
-    assert (level.landlock, level.sockets) == (0, True)
+    assert (level.landlock, level.filter) == (0, True)
     assert "/etc/passwd" in level.reason
     with pytest.raises(ConfinementMissing, match="/etc/passwd"):
         confinement.require(KVM, level)
@@ -192,10 +218,22 @@ def test_a_host_that_forbids_the_filter(monkeypatch: pytest.MonkeyPatch) -> None
     def fail() -> None:
         raise PermissionError(1, "no filter")
 
-    monkeypatch.setattr(confinement, "forbid_sockets", fail)
+    monkeypatch.setattr(confinement, "forbid_calls", fail)
     level = confinement.probe(PYTHON, TCG)
-    assert (level.landlock, level.sockets) == (landlock.abi(), False)
+    assert (level.landlock, level.filter) == (landlock.abi(), False)
     assert "no filter" in level.describe()
+
+
+def test_a_host_that_forbids_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(1, "no limits")
+
+    before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(process, "_limit", lambda pid, limits: fail() if limits else None)
+    level = confinement.probe(PYTHON, TCG)
+    assert (level.landlock, level.filter, level.limits) == (landlock.abi(), True, False)
+    assert "no limits" in level.describe()
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_rules_of_a_program_outside_of_the_system() -> None:
@@ -219,7 +257,8 @@ MISSING = [
     (KVM, Level(1), "truncating files"),
     (KVM, Level(3), "TCP"),
     (KVM, Level(5), "signals"),
-    (KVM, Level(7, sockets=False), "sockets"),
+    (KVM, Level(7, filter=False), "sockets"),
+    (KVM, Level(7, limits=False), "descriptors"),
     (TCG, Level(7), "no security boundary"),
 ]
 

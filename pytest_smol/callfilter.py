@@ -1,6 +1,7 @@
-"""A seccomp filter by which a thread, and all that it spawns from then on, can make no socket of its own.
+"""A seccomp filter: no sockets, and no memory of others, for a thread and all that it spawns from then on.
 
-Landlock has no say over UDP, nor over sockets that have a path. QEMU inherits all sockets that it needs.
+Landlock has no say over UDP, nor over sockets that have a path; QEMU inherits all sockets that it needs.
+It has none either over what the forks of one snapshot, which are in one domain, do to each other.
 Source: linux/seccomp.h, linux/filter.h, linux/audit.h and asm/unistd_64.h.
 """
 
@@ -11,7 +12,7 @@ import errno
 import os
 import struct
 
-__all__ = ["forbid_sockets", "program"]
+__all__ = ["forbid_calls", "program"]
 
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
@@ -23,8 +24,9 @@ LD_W_ABS, JEQ, JGE, RET = 0x20, 0x15, 0x35, 0x06
 #: Offsets in struct seccomp_data.
 NUMBER, ARCH = 0, 4
 
-#: Refused: socket(2), and io_uring_setup(2), whose rings make sockets without a call.
-REFUSED = (41, 425)
+#: Refused: socket(2), and io_uring_setup(2), whose rings make sockets without a call; ptrace(2),
+#: process_vm_readv(2), process_vm_writev(2) and pidfd_getfd(2), which reach into another process.
+REFUSED = (41, 425, 101, 310, 311, 438)
 
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
 
@@ -51,8 +53,10 @@ def program() -> bytes:
     return b"".join(_INSTRUCTION.pack(*row) for row in rows)
 
 
-def forbid_sockets() -> None:
-    """Have the calling thread refused new sockets, for good. Needs no_new_privs. Raises OSError."""
+def forbid_calls() -> None:
+    """Have the calling thread refused those calls, for good. Needs no_new_privs. Raises OSError."""
+    if ctypes.sizeof(ctypes.c_void_p) != 8:  # the first call would be the last
+        raise OSError(errno.ENOSYS, "this Python is a 32-bit program")
     code = program()
     holder = _Program(len(code) // _INSTRUCTION.size, code)
     libc = ctypes.CDLL(None, use_errno=True)
