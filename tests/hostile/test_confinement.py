@@ -182,3 +182,26 @@ def test_what_is_required_and_missing_ends_a_run_before_any_test(pytester: pytes
         ["ERROR: smol_require_confinement is set, *no security boundary*", "hint: *KVM*"]
     )
     result.stdout.no_fnmatch_line("*passed*")
+
+
+NOTHING = """from pytest_smol import callfilter, landlock, process
+
+def refuse(*arguments):
+    raise PermissionError(1, "it is forbidden here")
+
+landlock.SYS_CREATE_RULESET = 100_000
+callfilter.program = refuse
+process._limit = lambda pid, limits: limits and refuse()
+"""
+
+
+def test_a_host_that_has_nothing_of_it_runs_machines_all_the_same(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(forbidding=NOTHING, test_it="def test_it(): pass")
+    pytester.syspathinsert()
+    result = pytester.runpytest_subprocess("--smol", "-p", "forbidding")
+    result.assert_outcomes(passed=1)
+    result = pytester.runpytest_subprocess(
+        "--smol", "-p", "forbidding", "-o", "smol_require_confinement=true"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: smol_require_confinement is set, *refused files*forbidden here*"])
