@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import mmap
 import os
 import random
 import socket
@@ -27,22 +28,27 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Places:
-    """Where an identity is written, opened once: under emulation a fork pays for all it does first.
+    """Where an identity is written, mapped once: under emulation a fork pays for all it does first.
 
     Made as root. Raises OSError.
     """
 
     def __init__(self) -> None:
         self.urandom = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
-        self.machine_id = _opened("/etc/machine-id")
-        self.boot_id = _opened("/run/boot_id")
+        self.machine_id = _mapped("/etc/machine-id", 32)
+        self.boot_id = _mapped("/run/boot_id", 36)
         # The kernel's own boot_id cannot be written, so another file is mounted over it.
         if _libc.mount(b"/run/boot_id", _BOOT_ID.encode(), None, MS_BIND, None) != 0:
             raise OSError(ctypes.get_errno(), "the boot id could not be replaced")
 
 
-def _opened(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+def _mapped(path: str, size: int) -> mmap.mmap:
+    """The new file ``path`` of one line of ``size`` characters, in memory: a change is no system call."""
+    with open(path, "wb+", 0) as file:
+        file.write(b"0" * size + b"\n")
+        page = mmap.mmap(file.fileno(), size)
+    page[:] = page[:]  # the page becomes writable now
+    return page
 
 
 @lru_cache(maxsize=1)
@@ -55,14 +61,15 @@ def become_distinct(fresh: dict[str, Any]) -> None:
     places = _places()
     _reseed_kernel(places.urandom, bytes.fromhex(fresh["entropy"]))
     time.clock_settime_ns(time.CLOCK_REALTIME, int(fresh["time_ns"]))
-    socket.sethostname(fresh["hostname"])
-    os.pwrite(places.machine_id, fresh["machine_id"].encode("ascii") + b"\n", 0)
-    os.pwrite(places.boot_id, fresh["boot_id"].encode("ascii") + b"\n", 0)
+    socket.sethostname(fresh["hostname"].encode("ascii"))
+    places.machine_id[:] = fresh["machine_id"].encode("ascii")
+    places.boot_id[:] = fresh["boot_id"].encode("ascii")
     _reseed_userspace()
 
 
 def _reseed_kernel(urandom: int, entropy: bytes) -> None:
-    pool = struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy
+    # Taken as it is: of bytes, ioctl() would make a copy, and an exception on its way to that.
+    pool = bytearray(struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy)
     fcntl.ioctl(urandom, RNDADDENTROPY, pool)
     fcntl.ioctl(urandom, RNDRESEEDCRNG)
 

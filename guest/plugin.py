@@ -38,6 +38,8 @@ class GuestPlugin:
         self._sent_properties = 0
         self._at_end = at_end
         self._tree = CollectedTree()
+        #: How own plugins show a report; made before the snapshot, or each fork would pay for it.
+        self._own_status: Any = None
         self._deselected: list[pytest.Item] = []
         self._number = 0
         self._config: pytest.Config
@@ -101,8 +103,8 @@ class GuestPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self._own_status = self._own.hook("pytest_report_teststatus")
         self._send_collection(session)
-        settle_memory()
         order = self._next_order()
         session.testsfailed = order["failed"]
         if order["type"] == "close":
@@ -139,6 +141,7 @@ class GuestPlugin:
             config=self._config, start_path=self._config.rootpath, items=session.items
         )
         self._send_properties()
+        settle_memory()
         self._port.send(
             "collected",
             items=numbers,
@@ -187,6 +190,7 @@ class GuestPlugin:
             _tear_down(session)
         self._at_end()
         self._port.send("done")
+        self._port.receive()  # nothing: the host takes the machine away
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self._serialised(report)
@@ -194,7 +198,7 @@ class GuestPlugin:
             data["smol_shown"] = True
         if report.passed and self._turns_failed(report):
             data["smol_status"] = [report.outcome, str(report.longrepr)]
-        shown = self._own.hook("pytest_report_teststatus")(report=report, config=self._config)
+        shown = self._own_status(report=report, config=self._config)
         if shown is not None:
             data["smol_teststatus"] = list(shown)
         self._send_properties()

@@ -173,6 +173,24 @@ def _shown(value: object) -> str:
         return f"<unprintable {type(value).__name__}: {type(error).__name__}>"
 
 
+def take_body(buffer: bytearray) -> bytes | None:
+    """Take the first frame off ``buffer`` and give its body; None while it is not whole.
+
+    Raises :class:`WireError` if it is announced to be larger than MAX_FRAME.
+    """
+    if len(buffer) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack_from(buffer)
+    if length > MAX_FRAME:
+        raise WireError(f"a frame of {length} bytes is announced; {MAX_FRAME} is the most")
+    end = _LENGTH.size + length
+    if len(buffer) < end:
+        return None
+    body = bytes(buffer[_LENGTH.size : end])
+    del buffer[:end]
+    return body
+
+
 class Decoder:
     """Bytes in, validated messages out. After an error it stays in error.
 
@@ -201,17 +219,11 @@ class Decoder:
             yield self._checked(body)
 
     def _next_body(self) -> bytes | None:
-        if len(self._buffer) < _LENGTH.size:
-            return None
-        (length,) = _LENGTH.unpack_from(self._buffer)
-        if length > MAX_FRAME:
-            self._fail(f"a frame of {length} bytes is announced; {MAX_FRAME} is the most")
-        end = _LENGTH.size + length
-        if len(self._buffer) < end:
-            return None
-        body = bytes(self._buffer[_LENGTH.size : end])
-        del self._buffer[:end]
-        return body
+        try:
+            return take_body(self._buffer)
+        except WireError as error:
+            self._error = error
+            raise
 
     def _checked(self, body: bytes) -> Message:
         try:
