@@ -62,7 +62,7 @@ class ForkingPort(Port):
             signal.pause()
 
     def receive(self) -> dict[str, Any]:
-        while not self._received and not self._spoken_to():
+        while not self._buffer and not self._spoken_to():
             self._fork()
         return super().receive()
 
