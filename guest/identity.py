@@ -12,6 +12,7 @@ import struct
 import sys
 import tempfile
 import time
+import zlib
 from functools import lru_cache
 from typing import Any
 
@@ -64,7 +65,9 @@ def become_distinct(fresh: dict[str, Any]) -> None:
     socket.sethostname(fresh["hostname"].encode("ascii"))
     places.machine_id[:] = fresh["machine_id"].encode("ascii")
     places.boot_id[:] = fresh["boot_id"].encode("ascii")
-    _reseed_userspace()
+    seed_generators(None)
+    # tempfile has a generator of its own, which it replaces only where it finds itself in another process.
+    tempfile._name_sequence = None  # type: ignore[attr-defined]
 
 
 def _reseed_kernel(urandom: int, entropy: bytes) -> None:
@@ -74,13 +77,20 @@ def _reseed_kernel(urandom: int, entropy: bytes) -> None:
     fcntl.ioctl(urandom, RNDRESEEDCRNG)
 
 
-def _reseed_userspace() -> None:
-    random.seed()
-    # tempfile has a generator of its own, which it replaces only where it finds itself in another process.
-    tempfile._name_sequence = None  # type: ignore[attr-defined]
+def seed_generators(seed: int | None) -> None:
+    """Let the generators that are no secret's begin with ``seed``, or with the kernel's entropy.
+
+    They are ``random`` and numpy's global one, which takes 32 bits.
+    """
+    random.seed(seed)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        numpy_random.seed()
+        numpy_random.seed(seed)
+
+
+def seed_of(test: str, seed: int) -> int:
+    """What ``test``, a node id, begins with in a run with ``seed``: the same whatever runs before it."""
+    return zlib.crc32(f"{seed} {test}".encode("utf-8", "surrogatepass"))
 
 
 def _write(path: str, text: str) -> None:

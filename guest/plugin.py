@@ -15,7 +15,7 @@ from pytest_smol.errors import SettingError
 from pytest_smol.guest.closing import PHASES, Closing
 from pytest_smol.guest.collection import CollectedTree
 from pytest_smol.guest.distribution import become_worker
-from pytest_smol.guest.identity import as_root, become_distinct
+from pytest_smol.guest.identity import as_root, become_distinct, seed_generators, seed_of
 from pytest_smol.guest.own import OwnPlugins
 from pytest_smol.guest.reporter import ReporterPlugin
 
@@ -29,6 +29,7 @@ class GuestPlugin:
         terminal: ReporterPlugin,
         shared: Collection[str],
         at_end: Callable[[], None] = lambda: None,
+        seed: int | None = None,
     ) -> None:
         self._port = port
         self._terminal = terminal
@@ -37,6 +38,7 @@ class GuestPlugin:
         self._failed_collectors: list[pytest.CollectReport] = []
         self._sent_properties = 0
         self._at_end = at_end
+        self._seed = seed
         self._tree = CollectedTree()
         #: How own plugins show a report; made before the snapshot, or each fork would pay for it.
         self._own_status: Any = None
@@ -179,6 +181,8 @@ class GuestPlugin:
                 self._port.send("start", index=number)
                 nextitem = None if following is None else items[following]
                 item = items[number]
+                if self._seed is not None:
+                    seed_generators(seed_of(item.nodeid, self._seed))
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
                 if session.shouldfail:
                     raise session.Failed(session.shouldfail)

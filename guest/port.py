@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any, cast
 
-from pytest_smol.wire import Message, WireError, encode, take_body
+from pytest_smol.guest.fitting import frame
+from pytest_smol.wire import MAX_FRAME, Message, WireError, take_body
 
 #: Reads one JSON value, and does not look for spaces around it.
 _decode = json.JSONDecoder().raw_decode
@@ -19,6 +20,8 @@ class Port:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._buffer = bytearray()
+        #: The most bytes that a test's report may have; what is larger is shortened.
+        self.largest_report = MAX_FRAME
         #: Called before each message; gives one that is sent with it, if any.
         self.before_message: Callable[[], Message | None] = lambda: None
         #: Called by :meth:`send`, before all else: a talk with the user is over then.
@@ -35,7 +38,10 @@ class Port:
 
     def tell(self, *messages: Message) -> None:
         """Send ``messages`` as they are, also in a talk with the user."""
-        self._write(b"".join(map(encode, messages)))
+        self._write(b"".join(map(self._frame, messages)))
+
+    def _frame(self, message: Message) -> bytes:
+        return frame(message, self.largest_report if message["type"] == "report" else MAX_FRAME)
 
     def ask(self, kind: str, /, **fields: Any) -> Message:
         """Send one message and give the answer to it."""

@@ -20,7 +20,7 @@ import pytest
 from pytest_smol.guest.debugging import Debugging, open_before_debuggers
 from pytest_smol.guest.distribution import NoDistribution
 from pytest_smol.guest.hostoptions import HostOptions
-from pytest_smol.guest.identity import become_distinct, drop_caches, set_user
+from pytest_smol.guest.identity import become_distinct, drop_caches, seed_generators, set_user
 from pytest_smol.guest.luggage import Luggage
 from pytest_smol.guest.plugin import GuestPlugin, settle_memory
 from pytest_smol.guest.port import Port
@@ -34,6 +34,8 @@ from pytest_smol.guest.writes import Layer
 def begin_session(order: dict[str, Any]) -> None:
     """Take on the host's directory, environment, import path and user."""
     become_distinct(order["fresh"])
+    if order["seed"] is not None:
+        seed_generators(order["seed"])
     if order["drop_caches"]:
         drop_caches()
     os.environ.update(order["env"])
@@ -60,11 +62,12 @@ def main(control: int, pumps: socket.socket) -> None:
     sys.stdin = standard_input(port)
     terminal = Terminal(port, pumps)
     open_before_debuggers(terminal)
+    port.largest_report = order["output_limit"] // 2  # each report holds the output of those before it
     files = order["files"]
     luggage = Luggage(port.send, Layer.of(files["rootdir"]) if files else None, files)
     mark_output(port, order["uncaptured"])
     reporter = ReporterPlugin(port, order["screen"])
-    guest = GuestPlugin(port, reporter, order["plugins"], luggage.end)
+    guest = GuestPlugin(port, reporter, order["plugins"], luggage.end, order["seed"])
     options = HostOptions(order["options"])
     distribution = NoDistribution(order["dist"])
     plugins = [guest, reporter, luggage, options, distribution, Debugging(port, terminal)]

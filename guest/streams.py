@@ -58,11 +58,29 @@ class Streams:
             self._port.tell(self._write_markers(), {"type": "printing"})
 
 
-class _Noticed(io.FileIO):
+class Whole(io.FileIO):
+    """A standard stream to which all is written, as to a file or a pipe.
+
+    A port takes 32 KiB at a time (Linux, drivers/char/virtio_console.c), and Python without
+    buffers would lose the rest.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "w", closefd=False)
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while left:
+            left = left[os.write(self.fileno(), left) :]
+        return size
+
+
+class _Noticed(Whole):
     """Standard output; tells before it writes."""
 
     def __init__(self, begin: Callable[[], None]) -> None:
-        super().__init__(1, "w", closefd=False)
+        super().__init__(1)
         self._begin = begin
 
     def write(self, data: Any) -> int:
@@ -84,6 +102,7 @@ def mark_output(port: Any, uncaptured: bool) -> None:
     """Mark where ``port`` sends messages; ``uncaptured`` tells that what tests print is shown as it comes."""
     streams = Streams(port, uncaptured)
     port.before_message = streams.mark
+    _write_whole()
     old: Any = sys.stdout
     if uncaptured:
         old.reconfigure(line_buffering=True)  # as Python does on a terminal
@@ -92,3 +111,16 @@ def mark_output(port: Any, uncaptured: bool) -> None:
         sys.stdout = sys.__stdout__ = io.TextIOWrapper(  # type: ignore[misc]
             file, old.encoding, old.errors, write_through=old.write_through, line_buffering=old.line_buffering
         )
+
+
+def _write_whole() -> None:
+    """Let standard streams that have no buffer (python -u) write all that they are given."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        old: Any = getattr(sys, name)
+        if isinstance(old.buffer, io.FileIO):
+            raw: Any = Whole(number)
+            raw.name = old.name
+            new: Any = io.TextIOWrapper(raw, old.encoding, old.errors, write_through=True)
+            new.mode = old.mode
+            setattr(sys, name, new)
+            setattr(sys, f"__{name}__", new)

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from pytest_smol.errors import MachineError, ProtocolError, SmolError
-from pytest_smol.grouprun import Stop
+from pytest_smol.grouprun import MAX_KEPT, Stop
 from pytest_smol.machine import Machine
 from pytest_smol.pool import Pool
 from pytest_smol.relay import Relay
 from pytest_smol.screen import Screen
 from pytest_smol.snapshots import Snapshot
+from pytest_smol.weight import Allowance
 from pytest_smol.wire import MAX_FRAME, Message, WireError, encode
 
 __all__ = ["Closing", "plugin_modules"]
@@ -68,6 +69,7 @@ class Closing:
         self._machine: Machine | None = None
         self._over = False
         self._replaying = False
+        self._allowance = Allowance("a plugin", MAX_KEPT)
 
     def run(self, phase: str, session: pytest.Session, reports: Sequence[Any]) -> int | None:
         """Run the guest's part of the hook ``phase``; gives the session's exit status afterwards.
@@ -78,6 +80,8 @@ class Closing:
         if self._over:
             return None
         self._deadline = time.monotonic() + self._limit
+        self._allowance.begin()
+        self._screen.limit.begin()
         try:
             if self._machine is None:
                 self._machine = self._begin(session, reports)
@@ -106,6 +110,7 @@ class Closing:
         """The guest's next message of ``kind``, after all that it says beside."""
         assert self._machine is not None
         while (message := self._machine.receive(self._deadline))["type"] != kind:
+            self._allowance.take(message)
             if message["type"] == "stop":
                 self._stopped(Stop.of(message, self._screen.clean))
             if message["type"] == "exit":

@@ -18,6 +18,7 @@ from pytest_smol.relay import Relay
 from pytest_smol.reports import PHASES, ReportBuilder
 from pytest_smol.snapshots import Snapshot
 from pytest_smol.terminal import TALK, Terminal
+from pytest_smol.weight import Allowance
 from pytest_smol.wire import Message
 
 __all__ = ["GroupRun", "Stop"]
@@ -27,6 +28,9 @@ MIN_END_TIME = 60.0
 
 #: The most reports that one test may have (subtests, reruns).
 MAX_REPORTS = 100_000
+
+#: The most that is kept of what a guest says about one test, in bytes, beside files.
+MAX_KEPT = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class GroupRun:
         self._workerinput = workerinput
         self._terminal = terminal
         self._machine: Machine | None = None
+        self._allowance = Allowance("the test", MAX_KEPT)
         self._arrivals = Arrivals(homecoming) if homecoming is not None and homecoming.expects else None
         #: How many of the steps the machine has been told.
         self._told = 0
@@ -94,6 +99,7 @@ class GroupRun:
     def run(self, item: pytest.Item, timeout: float) -> Iterator[pytest.TestReport]:
         """The reports of ``item``, the next of the group, as they come."""
         test = _TestRun(item, self._reports, time.monotonic(), timeout)
+        self._allowance.begin()
         if self._arrivals is not None:
             self._arrivals.begin()
         try:
@@ -154,6 +160,7 @@ class GroupRun:
             return
         try:
             while self.stop is None and (message := self._machine.receive(deadline))["type"] != "done":
+                self._allowance.take(message)
                 if not self._aside(message):
                     raise ProtocolError(f"the guest sent a {message['type']!r} message after its tests")
         except SmolError as error:
@@ -165,6 +172,7 @@ class GroupRun:
         try:
             while (message := machine.receive(test.deadline))["type"] in TALK and self._terminal is not None:
                 test.deadline += self._terminal.serve(machine, message)
+            self._allowance.take(message)
             return message
         except MachineTimeout:
             machine.abort_test()

@@ -25,12 +25,16 @@ from pytest_smol.sharing import SessionShare, Shared
 from pytest_smol.snapshots import Origin, Snapshot, key_of, seal
 from pytest_smol.terminal import TALK, Terminal
 from pytest_smol.virtiofs.view import View
+from pytest_smol.weight import Allowance
 from pytest_smol.wire import FROM_GUEST, Decoder, Message, WireError, encode
 
 __all__ = ["Collected", "GuestSession", "Project", "SessionEnded"]
 
 #: The least time that collection may take, in seconds, however short a test's own limit is.
 MIN_COLLECTION_TIME = 600.0
+
+#: The most that is kept of what a guest collected, in bytes; a test takes about one or two kilobytes.
+MAX_COLLECTED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Project:
     pytest-xdist distributes its tests (``no``: it does not), ``files``
     what a guest is to send home beside reports, ``screen`` what its plugins write to,
     ``uncaptured`` that what tests print is shown as it comes, and ``plugins`` the modules
-    of the host's plugins.
+    of the host's plugins. ``output_limit`` is the most output of one test in bytes, and ``seed``
+    what its random numbers come of, None for anything.
     """
 
     args: tuple[str, ...]
@@ -56,6 +61,8 @@ class Project:
     screen: Message = field(default_factory=dict)
     uncaptured: bool = False
     plugins: tuple[str, ...] = ()
+    output_limit: int = 16 << 20
+    seed: int | None = None
 
     def view(self, base: View) -> View:
         """What this project adds to what a guest sees."""
@@ -91,6 +98,8 @@ class Project:
             "plugins": list(self.plugins),
             "dist": self.dist,
             "files": self.files,
+            "output_limit": self.output_limit,
+            "seed": self.seed,
             "fresh": fresh_identity(),
         }
 
@@ -262,6 +271,7 @@ class GuestSession:
         return seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
 
     def _collect(self, machine: Machine, deadline: float, screen: Screen | None) -> None:
+        allowance = Allowance("collection", MAX_COLLECTED)
         while True:
             message = machine.receive(deadline)
             if message["type"] in TALK and self._terminal is not None:
@@ -273,6 +283,7 @@ class GuestSession:
                 raise SessionEnded(message["status"], self.collected, output)
             if screen is not None:
                 _show(message, screen)
+            allowance.take(message)
             if self._share is not None:
                 self._note(message)
             if self.collected.take(message):

@@ -45,6 +45,10 @@ _MARKER_WAIT = 5.0
 #: How often one stream is read before the others have their turn; holds the largest frame.
 _MOST_READS = 2 * (MAX_FRAME >> 16)
 
+#: The most messages that wait to be taken, and the most bytes of them, before no more are read.
+_MOST_WAITING = 1000
+_MOST_UNTAKEN = 2 * MAX_FRAME
+
 
 def _read_late(port: str) -> bool:
     """Whether ``port`` is read after those that messages come over."""
@@ -100,6 +104,10 @@ class Machine:
         self._watched: dict[int, Callable[[], None]] = {}
         self._console_file: ConsoleFile | None = None
         self._died: Message | None = None
+        #: How many bytes of messages came since none was waiting.
+        self._untaken = 0
+        #: Whether messages may have been left unread, as too many wait.
+        self._behind = False
         self._ended = False
         with ExitStack() as stack:
             self._start(stack, server, hardware, ram, private, kernel, spawn)
@@ -215,7 +223,7 @@ class Machine:
             if self.interleaver.waits:
                 self._await_markers()
                 continue
-            if self._died or self._ended:
+            if (self._died or self._ended) and not self._behind:
                 raise self._death()
             left = deadline - time.monotonic()
             if left <= 0:
@@ -300,6 +308,8 @@ class Machine:
     def _take_from(self, name: str, sock: socket.socket) -> bool:
         # Bounded, so that a guest that floods a stream cannot keep us from its deadline.
         for _ in range(_MOST_READS):
+            if name == "control" and self._falls_behind():
+                return True
             try:
                 data = sock.recv(1 << 16)
             except BlockingIOError:
@@ -311,6 +321,14 @@ class Machine:
             self._accept(name, data)
         return True
 
+    def _falls_behind(self) -> bool:
+        """Whether so many messages wait to be taken that the guest has to wait as well."""
+        waiting = len(self.interleaver.messages)
+        if not waiting:
+            self._untaken = 0
+        self._behind = waiting > _MOST_WAITING or self._untaken > _MOST_UNTAKEN
+        return self._behind
+
     def _accept(self, name: str, data: bytes) -> None:
         if name == "console":
             self.console.add(data)
@@ -321,6 +339,7 @@ class Machine:
         elif name == "terminal":
             self.on_terminal(data)
         else:
+            self._untaken += len(data)
             self._decode(name, data)
 
     def _decode(self, name: str, data: bytes) -> None:

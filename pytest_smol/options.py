@@ -30,6 +30,7 @@ __all__ = [
     "memory",
     "path",
     "seconds",
+    "seed",
 ]
 
 SCOPES = ("test", "class", "module", "session")
@@ -37,6 +38,9 @@ ACCELERATORS = ("auto", "kvm", "tcg")
 
 #: The least memory in MiB that a guest boots with, and the most that is taken for no typing error.
 _MEMORY_RANGE = (128, 1 << 20)
+
+#: The largest limit of a test's output in MiB: a report may have half of it, and a frame 16.
+_MOST_OUTPUT = 32
 
 #: Environment variables that a guest gets where the host has them; ``smol_env`` adds to these.
 DEFAULT_ENV = (
@@ -92,6 +96,22 @@ def seconds(text: str | float) -> float:
     return value
 
 
+def seed(text: str | int) -> int:
+    """``text`` as what generators of random numbers begin with; numpy's takes 32 bits. Raises ValueError."""
+    value = _number(text, int)
+    if not 0 <= value < 1 << 32:
+        raise ValueError("a whole number from 0 to 4294967295 is expected")
+    return int(value)
+
+
+def output_limit(text: str | int) -> int:
+    """``text`` in MiB as the most output of one test, in bytes. Raises ValueError."""
+    value = _number(text, int)
+    if not 1 <= value <= _MOST_OUTPUT:
+        raise ValueError(f"a number of MiB from 1 to {_MOST_OUTPUT} is expected")
+    return int(value) << 20
+
+
 def path(text: str) -> Path:
     """``text`` as an absolute path. Raises ValueError."""
     if not text or "\0" in text:
@@ -130,6 +150,8 @@ _ROWS = (
     _Row("accel", choice(ACCELERATORS), "auto (default), kvm or tcg", metavar="NAME"),
     _Row("memory", memory, "memory of a VM in MiB (default: 512)", metavar="MIB"),
     _Row("timeout", seconds, "wall-clock limit for one test in a VM, in seconds (default: 300)", metavar="S"),
+    _Row("seed", seed, "seed of the random numbers of tests in VMs (default: none)", metavar="N"),
+    _Row("output_limit", output_limit, "most output of one test in a VM, in MiB (default: 16)", flag=False),
     _Row("keep_console", path, "directory to keep each VM's console in, a file for each", True, "DIR", True),
     _Row("kernel", str, "guest kernel (a vmlinuz) to use instead of the distribution's", flag=False),
     _Row("qemu", str, "QEMU program to use (default: qemu-system-x86_64 on PATH)", flag=False),
@@ -149,6 +171,8 @@ class Settings:
     qemu: str = "qemu-system-x86_64"
     env: tuple[str, ...] = DEFAULT_ENV
     keep_console: Path | None = None
+    seed: int | None = None
+    output_limit: int = 16 << 20
     hide: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import pytest
 
+from pytest_smol.text import OutputLimit
 from pytest_smol.wire import Message
 
 __all__ = ["Screen", "terminal_writer"]
@@ -27,10 +28,17 @@ def terminal_writer(config: pytest.Config) -> Any:
 
 
 class Screen:
-    """Shows a guest's output and what its plugins write to the terminal; ``clean`` makes text safe."""
+    """Shows a guest's output and what its plugins write to the terminal; ``clean`` makes text safe.
 
-    def __init__(self, config: pytest.Config, clean: Callable[[str], str]) -> None:
+    Of one test no more than ``output_limit`` characters are shown.
+    """
+
+    def __init__(
+        self, config: pytest.Config, clean: Callable[[str], str], output_limit: int = 16 << 20
+    ) -> None:
         self._config = config
+        #: How much of what the running test writes is shown.
+        self.limit = OutputLimit(output_limit)
         #: Makes text of a guest safe to show.
         self.clean = clean
         utf8 = codecs.getincrementaldecoder("utf-8")
@@ -64,13 +72,13 @@ class Screen:
         Standard error is for ``-s`` and its like alone: else it holds the last
         words of a crash, which its report quotes.
         """
-        if name == "stdout" or self.uncaptured:
-            text = self._decoders[name].decode(data)
+        if (name == "stdout" or self.uncaptured) and not self.limit.reached:
+            text = self.limit.within(self._decoders[name].decode(data))
             self._in_turn(len(text), _write, getattr(sys, name), self.clean(text))
 
     def report(self, message: Message) -> None:
         """Show what a plugin of the guest wrote to its terminal reporter: a ``screen`` message."""
-        text = message["text"]
+        text = self.limit.within(message["text"])
         self._in_turn(len(text), self._write_to_reporter, self.clean(text), message["fresh_line"])
 
     def _write_to_reporter(self, text: str, fresh_line: bool) -> None:

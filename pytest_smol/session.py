@@ -83,13 +83,15 @@ class SmolSession:
         self._part = part or Part()
         self._reports = ReportBuilder(config, self._part.colour)
         self.homecoming = Homecoming(config, settings, project.rootdir, self._reports.clean)
-        self.screen = Screen(config, self._reports.clean)
+        self.screen = Screen(config, self._reports.clean, settings.output_limit)
         told = replace(
             project,
             files=self.homecoming.order(),
             screen=self.screen.facts(),
             uncaptured=self.screen.uncaptured,
             plugins=plugin_modules(config),
+            output_limit=settings.output_limit,
+            seed=settings.seed,
         )
         self._project: Project = self._part.agree(told)
         self._terminal = Terminal(config)
@@ -121,6 +123,7 @@ class SmolSession:
             f"QEMU {self.factory.emulator.version_text}",
             "image host",
         ]
+        parts += [] if self._settings.seed is None else [f"seed {self._settings.seed}"]
         started = [guest for flavour, guest in self._guests.items() if flavour not in self._failures]
         parts += [guest.origin.describe() for guest in started]
         return "smol: " + ", ".join(parts)
@@ -267,6 +270,7 @@ class SmolSession:
             yield self._reports.crash_report(item, "setup", error, [], 0.0)
             yield self._reports.passed_teardown(item)
             return
+        self.screen.limit.begin()
         yield from group.run(item, test.timeout)
         if group.stop is not None:
             _obey(group.stop, item.session)

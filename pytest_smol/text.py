@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["caret", "clean"]
+__all__ = ["OutputLimit", "caret", "clean"]
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -30,3 +30,29 @@ def clean(text: str, *, colour: bool = False) -> str:
         return _shown(text)
     parts = _SGR.split(text)
     return "".join(part if index % 2 else _shown(part) for index, part in enumerate(parts))
+
+
+class OutputLimit:
+    """How much of what one test writes is shown: ``most`` characters, and then a line that says so."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def begin(self) -> None:
+        """Another test begins: it may write as much as any other."""
+        self._left = self._most
+
+    @property
+    def reached(self) -> bool:
+        """Whether nothing more is shown."""
+        return self._left < 0
+
+    def within(self, text: str) -> str:
+        """What is shown for ``text``."""
+        if self.reached:
+            return ""
+        left = self._left
+        self._left = left - len(text)
+        if len(text) <= left:
+            return text
+        return f"{text[:left]}\n[smol: more than {self._most >> 20} MiB of output, the rest is left out]\n"

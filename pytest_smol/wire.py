@@ -39,6 +39,12 @@ _MAX_DIGITS = 20
 #: The deepest nesting of lists and objects in a message.
 _MAX_DEPTH = 50
 
+#: The most values in a message: a frame of 16 MiB could hold eight million empty lists, 64 bytes each.
+_MAX_VALUES = 1 << 20
+
+#: Before each value in JSON but the first there is one of these.
+_BEGINS = (b",", b"[", b"{")
+
 _LENGTH = struct.Struct("<I")
 
 Message = dict[str, Any]
@@ -67,6 +73,8 @@ TO_GUEST: Mapping[str, _Fields] = {
         "plugins": (list,),
         "dist": (str,),
         "files": (dict,),
+        "output_limit": (int,),
+        "seed": (int, _NULL),
         "fresh": (dict,),
     },
     "worker": {"input": (dict,)},
@@ -133,15 +141,15 @@ class WireError(ValueError):
     """A frame or message that the protocol forbids."""
 
 
-def encode(message: Mapping[str, Any]) -> bytes:
-    """The frame for ``message``. Raises :class:`WireError` if it is larger than MAX_FRAME.
+def encode(message: Mapping[str, Any], most: int = MAX_FRAME) -> bytes:
+    """The frame for ``message``. Raises :class:`WireError` if its JSON has more than ``most`` bytes.
 
     Values that the other side would refuse (a test may attach anything to a
     report) are sent as their ``repr``.
     """
     body = json.dumps(_plain(message, depth=0), allow_nan=False).encode("ascii")
-    if len(body) > MAX_FRAME:
-        raise WireError(f"a {message.get('type')!r} message of {len(body)} bytes is larger than {MAX_FRAME}")
+    if len(body) > most:
+        raise WireError(f"a {message.get('type')!r} message of {len(body)} bytes is larger than {most}")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -246,6 +254,8 @@ class Decoder:
 
 
 def _parse(body: bytes) -> Message:
+    if _values(body) > _MAX_VALUES:
+        raise ValueError("there are too many values")
     message = json.loads(
         body.decode("ascii"),
         parse_int=_integer,
@@ -257,6 +267,17 @@ def _parse(body: bytes) -> Message:
     if _depth(message) > _MAX_DEPTH:
         raise ValueError("values are nested too deep")
     return message
+
+
+def _values(body: bytes) -> int:
+    """About how many values ``body`` holds, before anything is allocated for them."""
+    if (most := sum(map(body.count, _BEGINS))) <= _MAX_VALUES:
+        return most
+    # Most of that may stand in texts.
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if (quotes := plain.count(b'"')) > 2 * _MAX_VALUES:
+        return quotes
+    return sum(part.count(each) for part in plain.split(b'"')[::2] for each in _BEGINS)
 
 
 def _depth(message: Message) -> int:

@@ -40,7 +40,7 @@ LAYERS = (
     ),
     ("options", "accel", "kernel", "reportdata", "neighbours", "virtiofs", "interleave", "screen"),
     ("guestwarnings",),
-    ("artifacts", "syrupydata"),
+    ("artifacts", "syrupydata", "weight"),
     (
         "errors",
         "interpreter",

@@ -360,6 +360,21 @@ def test_a_flood_does_not_keep_an_abort_from_its_end(start: Start) -> None:
     start("while True: qemu.send('stdout', b'x' * 65536)").abort_test()
 
 
+@pytest.mark.parametrize("end", ["time.sleep(60)", "sys.exit(3)"])
+def test_a_flood_of_messages_is_taken_bit_by_bit_and_whole(start: Start, end: str) -> None:
+    number = 50_000
+    script = f"""
+    body = b'{{"type": "start", "index": 1}}'
+    data = (len(body).to_bytes(4, "little") + body) * 10
+    for _ in range({number // 10}): qemu.send("control", data)
+    {end}
+    """
+    machine = start(script)
+    for _ in range(number):
+        assert machine.receive(soon())["type"] == "start"
+        assert len(machine.interleaver.messages) < 10_000
+
+
 # --- deaths
 
 

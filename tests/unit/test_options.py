@@ -15,8 +15,13 @@ FLAGS = [
     ("accel", "kvm", "kvm", "tcg", "tcg"),
     ("memory", "512", 512, "1024", 1024),
     ("timeout", "1.5", 1.5, "20", 20.0),
+    ("seed", "0", 0, "4294967295", 4294967295),
 ]
-INI_ONLY = [("kernel", "/boot/vmlinuz"), ("qemu", "/opt/qemu")]
+INI_ONLY = [
+    ("kernel", "/boot/vmlinuz", "/boot/vmlinuz"),
+    ("qemu", "/opt/qemu", "/opt/qemu"),
+    ("output_limit", "4", 4 << 20),
+]
 
 WRONG = [
     ("scope", "package", "one of test, class, module, session"),
@@ -32,6 +37,10 @@ WRONG = [
     ("timeout", "nan", "positive number of seconds"),
     ("timeout", "inf", "positive number of seconds"),
     ("timeout", "5m", "positive number of seconds"),
+    ("seed", "-1", "from 0 to 4294967295"),
+    ("seed", "4294967296", "from 0 to 4294967295"),
+    ("seed", "1.5", "from 0 to 4294967295"),
+    ("seed", "lucky", "from 0 to 4294967295"),
 ]
 
 
@@ -72,11 +81,19 @@ def test_a_flag_wins_over_ini(
     assert found == Settings(**{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "value"), INI_ONLY)
-def test_a_path_is_for_the_ini_file_alone(pytester: pytest.Pytester, name: str, value: str) -> None:
-    assert settings(pytester, ini=f"smol_{name} = {value}") == Settings(**{name: value})  # type: ignore[arg-type]
+@pytest.mark.parametrize(("name", "text", "value"), INI_ONLY)
+def test_some_are_for_the_ini_file_alone(
+    pytester: pytest.Pytester, name: str, text: str, value: object
+) -> None:
+    assert settings(pytester, ini=f"smol_{name} = {text}") == Settings(**{name: value})  # type: ignore[arg-type]
     with pytest.raises(pytest.UsageError, match=f"--smol-{name}"):
-        pytester.parseconfig(f"--smol-{name}={value}")
+        pytester.parseconfig(f"--smol-{name}={text}")
+
+
+@pytest.mark.parametrize("text", ["0", "33", "-1", "1.5", "much"])
+def test_a_wrong_limit_of_output(pytester: pytest.Pytester, text: str) -> None:
+    with pytest.raises(SettingError, match="from 1 to 32"):
+        settings(pytester, ini=f"smol_output_limit = {text}")
 
 
 def test_a_directory_is_relative_to_where_it_is_named(

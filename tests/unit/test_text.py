@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_smol.text import caret, clean
+from pytest_smol.text import OutputLimit, caret, clean
 
 CONTROLS = [chr(code) for code in [*range(0x20), *range(0x7F, 0xA0)] if chr(code) not in "\t\n"]
 
@@ -60,3 +60,20 @@ def test_what_is_clean_stays_as_it_is(text: str) -> None:
 def test_no_mixture_lets_an_escape_through(text: str) -> None:
     left = re.sub(r"\x1b\[[0-9;:]*m", "", clean(text, colour=True))
     assert not set(left) & set(CONTROLS)
+
+
+def test_output_past_its_limit_is_left_out_and_told_once() -> None:
+    limit = OutputLimit(1 << 20)
+    assert limit.within("x" * (1 << 20)) == "x" * (1 << 20)
+    assert not limit.reached
+    assert limit.within("") == ""
+    assert limit.within("y") == "\n[smol: more than 1 MiB of output, the rest is left out]\n"
+    assert limit.reached
+    assert limit.within("z") == ""
+
+
+def test_a_text_across_the_limit_is_cut_there_and_each_test_has_its_own() -> None:
+    limit = OutputLimit(5)
+    assert limit.within("abcdefg").startswith("abcde\n[smol: ")
+    limit.begin()
+    assert limit.within("abc") == "abc"

@@ -261,3 +261,15 @@ def test_it_does_not_matter_where_a_stream_is_split(frames: list[bytes], data: s
     decoder = Decoder(FROM_GUEST)
     parts = [*decoder.feed(stream[:cut]), *decoder.feed(stream[cut:])]
     assert parts == decode(stream)
+
+
+@pytest.mark.parametrize("many", [b"[" + b"[],[]," * (1 << 19) + b"0]", b"[" + b'"",' * (1 << 21) + b"0]"])
+def test_many_small_values_are_refused(many: bytes) -> None:
+    """Each takes many times what it takes in the frame."""
+    assert "too many values" in refused(frame(b'{"type": "header", "lines": ' + many + b"}"))
+
+
+@pytest.mark.parametrize("text", ["1,2,[{" * (1 << 19), '\\"' * (1 << 20), "\\\\,[" * (1 << 19)])
+def test_a_text_may_hold_what_looks_like_many_values(text: str) -> None:
+    message: Message = {"type": "header", "lines": [text]}
+    assert list(Decoder(FROM_GUEST).feed(encode(message))) == [message]

@@ -1,0 +1,57 @@
+"""What a message takes in memory, by and large: for limits on what a run keeps of its guests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_smol.errors import ProtocolError
+from pytest_smol.wire import Message
+
+__all__ = ["Allowance", "weight"]
+
+#: Bytes of an object beside its content, as CPython has them on 64 bits.
+_OBJECT = 56
+
+#: Messages of which nothing is kept, or which have limits of their own.
+_NOT_KEPT = frozenset({"screen", "collecting", "start", "finish", "file", "unsent", "writes", "state"})
+
+
+def weight(value: Any) -> int:
+    """Bytes that plain JSON data takes; texts count as one byte for each character."""
+    total = 0
+    left = [value]
+    while left:
+        each = left.pop()
+        total += _OBJECT
+        if isinstance(each, str):
+            total += len(each)
+        elif isinstance(each, dict):
+            total += sum(map(len, each)) + _OBJECT * len(each)
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return total
+
+
+class Allowance:
+    """The most, in bytes, that a run keeps of what its guests say about one thing, here ``what``."""
+
+    def __init__(self, what: str, most: int) -> None:
+        self._what = what
+        self._most = most
+        self._kept = 0
+
+    def begin(self) -> None:
+        """What is kept from now on is about another thing."""
+        self._kept = 0
+
+    def take(self, message: Message) -> None:
+        """Count ``message``. Raises :class:`ProtocolError` if that is too much."""
+        if message["type"] in _NOT_KEPT:
+            return
+        self._kept += weight(message)
+        if self._kept > self._most:
+            raise ProtocolError(
+                f"{self._what} reported more than {self._most >> 20} MiB",
+                remedy="what is to be kept can be written to a file that smol_artifacts names",
+            )
