@@ -61,6 +61,7 @@ def sections(arguments: argparse.Namespace) -> dict[str, Callable[[Path], Iterat
         "forks": lambda folder: machines.measure(folder, arguments.repeats),
         "live": lambda folder: machines.measure_live(folder, live),
         "trivial": lambda folder: runs.trivial_suites(environments.ours(folder), counts, few),
+        "machines": lambda folder: runs.many_machines(environments.ours(folder), max(counts)),
         "start": lambda folder: runs.first_result(environments.ours(folder), arguments.repeats),
         "suite": lambda folder: runs.real_suite("jinja2", few),
         "files": lambda folder: files.measure(folder, few),
@@ -97,7 +98,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tests", default="20,200,1000", metavar="N,N", help="sizes of the trivial suites")
     parser.add_argument("--live", default="1,10,50,100", metavar="N,N", help="numbers of live forks")
     parser.add_argument(
-        "only", nargs="*", metavar="SECTION", help="forks, live, trivial, start, suite, files, ..."
+        "only", nargs="*", metavar="SECTION", help="forks, live, trivial, machines, start, suite, files, ..."
     )
     return parser.parse_args(argv)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import tempfile
@@ -14,7 +15,7 @@ from tests.bench.figures import Figure
 from tests.suites.run import build_wheel, prepared, run
 from tests.suites.table import SUITES
 
-__all__ = ["first_result", "real_suite", "trivial_suites"]
+__all__ = ["first_result", "many_machines", "real_suite", "trivial_suites"]
 
 _LIMIT = 3600
 
@@ -92,6 +93,38 @@ def trivial_suites(python: Path, counts: Sequence[int], repeats: int) -> Iterato
                     samples[way.name].append(taken * 1000 / count)
             for name, values in samples.items():
                 yield Figure(f"{count} trivial tests, each: {name}", "ms", tuple(values))
+
+
+def many_machines(python: Path, count: int) -> Iterator[Figure]:
+    """Milliseconds per test and memory of pytest's process, by tenths of a run of ``count`` machines."""
+    with tempfile.TemporaryDirectory(prefix="smol-bench-") as folder:
+        project = Path(folder)
+        (project / "pytest.ini").write_text("[pytest]\n", "utf-8")
+        (project / "test_trivial.py").write_text(_MODULE.format(count=count), "utf-8")
+        command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--smol", "--smol-scope=test", "-v"]
+        times, sizes = [], []
+        with subprocess.Popen(
+            command, cwd=project, env=_environment(), stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "PASSED" in line:
+                    times.append(time.perf_counter())
+                    sizes.append(_resident(process.pid))
+            if process.wait(_LIMIT) or len(times) != count:
+                raise RuntimeError(f"{len(times)} of {count} tests passed")
+    taken = [(later - earlier) * 1000 for earlier, later in itertools.pairwise(times)]
+    tenth = max(2, count // 10)
+    for begin in range(0, count, tenth):
+        name = f"machines {begin + 1} to {min(begin + tenth, count)} of {count}"
+        yield Figure(f"{name}: time for each", "ms", tuple(taken[begin : begin + tenth]))
+        yield Figure(f"{name}: pytest's memory", "MB", tuple(sizes[begin : begin + tenth]))
+
+
+def _resident(pid: int) -> float:
+    """MB that a process has in memory: VmRSS of proc(5)."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
 
 
 def first_result(python: Path, repeats: int) -> Iterator[Figure]:
