@@ -21,6 +21,7 @@ from pytest_smol.process import ChildProcess
 from pytest_smol.qemu import CHARDEVS, Hardware, Kernel, command_line
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.tree import Tree
+from tests.bench import machines
 from tests.bench.figures import Figure
 from tests.bench.peers import PeerMissing
 
@@ -30,6 +31,16 @@ UNITS = {"stat_storm": "names/s", "small_files": "files/s", "large_file": "MB/s"
 
 _SCRIPT = Path(__file__).with_name("guest_files.py")
 _LIMIT = 300
+
+#: Measures in a fork whose page cache knows nothing of the files.
+_TEST = """
+import json, sys
+
+def test_files():
+    sys.path.insert(0, {directory!r})
+    import script
+    print(json.dumps(script.measure({directory!r})))
+"""
 
 #: Where distributions put it beside PATH.
 _VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd/virtiofsd")
@@ -46,9 +57,9 @@ def make_data(directory: Path) -> None:
 
 
 def measure(directory: Path, repeats: int) -> Iterator[Figure]:
-    """Rates in new machines: with our server, and with virtiofsd; one after the other, in turn."""
+    """Rates in new machines: with our server, and with virtiofsd, in turn; then in forks."""
     make_data(directory)
-    samples: dict[str, list[dict[str, float]]] = {"ours": []}
+    samples: dict[str, list[dict[str, float]]] = {"ours": [], "ours, in a fork": []}
     program = shutil.which("virtiofsd") or next(filter(shutil.which, _VIRTIOFSD), None)
     if program:
         samples["virtiofsd"] = []
@@ -57,6 +68,9 @@ def measure(directory: Path, repeats: int) -> Iterator[Figure]:
             samples["ours"].append(_new_machine(factory, directory, None))
             if program:
                 samples["virtiofsd"].append(_new_machine(factory, directory, program))
+    with machines.session(directory, _TEST.format(directory=str(directory))) as (factory, snapshot):
+        for _ in range(repeats):
+            samples["ours, in a fork"].append(json.loads(machines.printed_by(factory, snapshot, 0)))
     for server, rates in samples.items():
         for work, unit in UNITS.items():
             yield Figure(f"{work}: {server}", unit, tuple(rate[work] for rate in rates))

@@ -22,7 +22,7 @@ from pytest_smol.snapshots import Snapshot
 from pytest_smol.wire import TO_GUEST
 from tests.bench.figures import Figure
 
-__all__ = ["measure", "measure_live"]
+__all__ = ["measure", "measure_live", "printed_by", "session"]
 
 _TESTS = """
 def test_passes():
@@ -46,12 +46,12 @@ class _NoReports:
 
 
 @contextmanager
-def session(directory: Path) -> Iterator[tuple[MachineFactory, Snapshot]]:
-    """A factory, and the session snapshot of a project of two tests in ``directory``."""
-    (directory / "test_two.py").write_text(_TESTS, "utf-8")
+def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFactory, Snapshot]]:
+    """A factory, and the session snapshot of a project in ``directory`` with the module ``tests``."""
+    (directory / "test_module.py").write_text(tests, "utf-8")
     (directory / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n", "utf-8")
     project = Project(
-        args=(),
+        args=("test_module.py",),
         argv=("pytest",),
         rootdir=directory,
         cwd=directory,
@@ -119,6 +119,21 @@ def one_fork(factory: MachineFactory, snapshot: Snapshot, number: int, ahead: fl
     marks = {"restored": restored, "first answer": answered, "report": reported}
     taken = {stage: (mark - begin) * 1000 for stage, mark in marks.items()}
     return {**taken, "test": (reported - answered) * 1000, "kill": (ended - reported) * 1000}
+
+
+def printed_by(factory: MachineFactory, snapshot: Snapshot, number: int) -> str:
+    """What the test ``number`` prints in a fork of its own. Raises AssertionError if it does not pass."""
+    machine = factory.fork(snapshot)
+    machine.send({"type": "identity", "fresh": fresh_identity()})
+    machine.send(_order(number))
+    deadline = time.monotonic() + _LIMIT
+    printed = ""
+    while (message := machine.receive(deadline))["type"] != "finish":
+        if message["type"] == "report":
+            assert message["data"]["outcome"] == "passed", message["data"]
+            printed = "".join(text for title, text in message["data"]["sections"] if "stdout call" in title)
+    factory.retire(machine)
+    return printed
 
 
 def measure(directory: Path, count: int) -> Iterator[Figure]:
