@@ -66,10 +66,11 @@ def _group(mark: pytest.Mark) -> str:
     return str(mark.args[0] if mark.args else mark.kwargs.get("name", "default"))
 
 
-def become_worker(config: pytest.Config, workerinput: dict[str, Any]) -> None:
-    """Let tests and fixtures find the worker of pytest-xdist that this machine belongs to."""
+def become_worker(config: pytest.Config, workerinput: dict[str, Any], env: dict[str, str]) -> None:
+    """Let tests and fixtures find the worker of pytest-xdist that this machine is of, and its ``env``."""
     plain: Any = config
     plain.workerinput = workerinput
     plain.workeroutput = {}
     for key, variable in _VARIABLES.items():
         os.environ[variable] = str(workerinput[key])
+    os.environ.update(env)

@@ -124,7 +124,8 @@ class GuestPlugin:
                     become_distinct(order["fresh"])
                 self._port.send("fresh")
             elif order["type"] == "worker":
-                become_worker(self._config, order["input"])
+                become_worker(self._config, order["input"], order["env"])
+                self._terminal.resemble(self._config, order["screen"])
             else:
                 return order
 

@@ -53,6 +53,8 @@ class ReporterPlugin:
     def __init__(self, port: Any, screen: dict[str, Any]) -> None:
         self._port = port
         self._screen = screen
+        #: The user's own word on colours, where it was overridden.
+        self._chosen: str | None = None
         #: The reporter that writes to the host's terminal, None with ``-p no:terminal``.
         self.reporter: Any = None
 
@@ -60,7 +62,15 @@ class ReporterPlugin:
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
         """Decide on colours before anything asks: the guest sees no terminal that could tell."""
         if self._screen.get("markup"):
-            config.option.color = "yes"
+            self._chosen, config.option.color = config.option.color, "yes"
+
+    def resemble(self, config: pytest.Config, screen: dict[str, Any]) -> None:
+        """Look as the ``screen`` of a worker of pytest-xdist does, which is no terminal."""
+        self._screen = screen
+        if self._chosen is not None and not screen.get("markup"):
+            config.option.color = self._chosen
+        if self.reporter is not None:
+            self._dress(self.reporter)
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -90,6 +100,10 @@ class ReporterPlugin:
         # It is the host's reporter that knows whether a line has begun.
         reporter.ensure_newline = screen.begin_line
         reporter.isatty = type(reporter.isatty)(tty)
+        self._dress(reporter)
+
+    def _dress(self, reporter: Any) -> None:
+        writer = reporter._tw
         if self._screen:
             writer.hasmarkup = reporter.hasmarkup = self._screen["markup"]
             writer.code_highlight = self._screen["code_highlight"]

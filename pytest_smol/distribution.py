@@ -9,6 +9,7 @@ imported: its hooks (xdist/newhooks.py) are optional.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ _KEY = "smol"
 
 #: The fields of a :class:`~pytest_smol.guestsession.Project` that a worker takes from the controller.
 _TOLD = ("args", "argv", "cwd", "sys_path", "env", "files", "screen", "uncaptured", "plugins")
+
+#: What a worker knows of the terminal: readline, which pytest imports, sets it for processes that it starts.
+_SIZE = ("COLUMNS", "LINES")
 
 
 def role_of(config: pytest.Config, sys_path: tuple[str, ...]) -> Alone:
@@ -186,7 +190,8 @@ class Worker(Alone):
         from pytest_smol.sharing import Part, SessionShare
 
         given = {key: value for key, value in self._input.items() if key != _KEY}
-        part = Part(self._agree, workerinput=given, colour=bool(self._told.get("colour")))
+        env = {name: os.environ[name] for name in _SIZE if name in os.environ}
+        part = Part(self._agree, workerinput=given, env=env, colour=bool(self._told.get("colour")))
         root = Path(self._told.get("share", "/nonexistent"))
         if not root.is_dir():  # this is another machine than the controller's
             return part

@@ -60,7 +60,7 @@ class Stop:
 class GroupRun:
     """Runs the steps of a group in forks of ``snapshot``; one machine at a time.
 
-    ``workerinput`` is what pytest-xdist told the worker that runs here, if one does;
+    ``worker`` is the message that tells machines of the worker of pytest-xdist that runs here, if one does;
     ``terminal`` is what debuggers in the guest talk with the user on.
     """
 
@@ -72,7 +72,7 @@ class GroupRun:
         reports: ReportBuilder,
         on_output: OutputSink | None = None,
         relay: Relay | None = None,
-        workerinput: Message | None = None,
+        worker: Message | None = None,
         homecoming: Homecoming | None = None,
         terminal: Terminal | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class GroupRun:
         self._reports = reports
         self._relay = relay or Relay(reports)
         self._on_output = on_output
-        self._workerinput = workerinput
+        self._worker = worker
         self._terminal = terminal
         self._machine: Machine | None = None
         self._allowance = Allowance("the test", MAX_KEPT)
@@ -185,8 +185,8 @@ class GroupRun:
         """A fork that has its orders; failed tests of the run count towards its --maxfail."""
         machine = self._machine = self._pool.fork(self._snapshot, self._on_output)
         self._pool.keep_console(machine, test.item.nodeid)
-        if self._workerinput is not None:
-            machine.send({"type": "worker", "input": self._workerinput})
+        if self._worker is not None:
+            machine.send(self._worker)
         machine.send({"type": "run", "steps": self._orders(), "failed": test.item.session.testsfailed})
         return machine
 

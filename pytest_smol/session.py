@@ -27,6 +27,7 @@ from pytest_smol.resources import require_part
 from pytest_smol.screen import Screen
 from pytest_smol.sharing import Part
 from pytest_smol.terminal import Terminal
+from pytest_smol.wire import Message
 
 __all__ = ["SmolSession", "VmTest"]
 
@@ -287,7 +288,7 @@ class SmolSession:
         if where not in self._runs:
             guest = self.open_guest(where.flavour)
             self._pool.plan(guest.snapshot, self._groups_to_come(where))
-            worker = self._part.workerinput
+            worker = self._worker()
             self._runs[where] = GroupRun(
                 self._pool,
                 guest.snapshot,
@@ -300,6 +301,14 @@ class SmolSession:
                 terminal=self._terminal,
             )
         return self._runs[where]
+
+    def _worker(self) -> Message | None:
+        """What tells machines of the worker of pytest-xdist that this is, and of its screen."""
+        part = self._part
+        if part.workerinput is None:
+            return None
+        env, screen = dict(part.env), self.screen.facts()
+        return {"type": "worker", "input": part.workerinput, "env": env, "screen": screen}
 
     def _groups_to_come(self, where: Placement) -> int:
         """How many groups but ``where`` have not begun that need a machine of its flavour."""

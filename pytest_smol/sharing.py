@@ -14,8 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,9 @@ class Part:
     What its guests are told goes through ``agree``, so that all are told the same.
     Its own directory is made in ``directory``, its guest sessions are in
     ``share``, and its machines may use ``memory`` bytes. ``workerinput`` is what
-    pytest-xdist's controller told a worker, and ``colour`` whether that
-    controller shows colours; both are None elsewhere.
+    pytest-xdist's controller told a worker, ``env`` are variables that only a
+    worker has, and ``colour`` tells whether the controller shows colours; that
+    and ``workerinput`` are None elsewhere.
     """
 
     agree: Callable[[Any], Any] = _as_it_is
@@ -73,6 +74,7 @@ class Part:
     share: SessionShare | None = None
     memory: int | None = None
     workerinput: Message | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
     colour: bool | None = None
 
 

@@ -77,7 +77,7 @@ TO_GUEST: Mapping[str, _Fields] = {
         "seed": (int, _NULL),
         "fresh": (dict,),
     },
-    "worker": {"input": (dict,)},
+    "worker": {"input": (dict,), "env": (dict,), "screen": (dict,)},
     "identity": {"fresh": (dict,)},
     "run": {"steps": (list,), "failed": (int,)},
     "more": {"steps": (list,)},

@@ -58,13 +58,21 @@ class Bench:
         path.write_text(dedented(text), encoding="utf-8")
         return path
 
+    def command(self, *args: str) -> list[str]:
+        """What runs pytest with ``args``."""
+        return [str(self._python), "-m", "pytest", *args]
+
+    def environment(self, plugins: Sequence[str] | None, **changes: str | None) -> dict[str, str]:
+        """The variables of a run with ``plugins``; those that ``changes`` has as None are left out."""
+        changed: dict[str, str | None] = {**_environment(plugins), **changes}
+        return {name: value for name, value in changed.items() if value is not None}
+
     def run(
         self, *args: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
     ) -> Outcome:
         """Run pytest with ``args`` as they are; ``env`` adds to its environment."""
-        command: list[str | Path] = [self._python, "-m", "pytest", *args]
         done = subprocess.run(
-            command,
+            self.command(*args),
             cwd=self.root,
             env={**_environment(plugins), **(env or {})},
             stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ import pytest
 
 from tests.plugin.lab import Outcome, dedented
 from tests.thirdparty.bench import Bench
+from tests.vm.dialogue import Dialogue
 from tests.vm.project import Project, machines, wait_until
 
 pytestmark = pytest.mark.vm
@@ -128,6 +129,32 @@ def test_options_of_the_ini_file_distribute_and_guests_do_not(bench: Bench) -> N
     bench.write("test_suite.py", SUITE)
     ((plain, smol),) = bench.both("", plugins=XDIST)
     assert_same(plain, smol)
+
+
+SCREEN = """
+    import os
+
+    def test_screen(request):
+        writer = request.config.get_terminal_writer()
+        assert [] == [os.environ.get("COLUMNS"), request.config.option.color, writer.hasmarkup]
+"""
+
+
+def on_a_terminal(bench: Bench, *args: str) -> list[str]:
+    """The lines of pytest's own about an assertion, from a run on a terminal of 132 columns."""
+    with Dialogue(bench.command(*args), bench.root, bench.environment(XDIST, COLUMNS=None)) as dialogue:
+        dialogue.resize(50, 132)
+        dialogue.end()
+    return [line for line in dialogue.text.splitlines() if re.match(r"(\x1b\[[0-9;]*m)*E  ", line)]
+
+
+@pytest.mark.parametrize("args", [(), ("--color=yes",)], ids=["auto", "yes"])
+def test_colours_and_width_are_those_of_a_worker(bench: Bench, args: tuple[str, ...]) -> None:
+    """A worker is on no terminal, but readline tells what a controller starts how wide its own is."""
+    bench.write("test_screen.py", SCREEN)
+    plain = on_a_terminal(bench, "-n2", *args)
+    assert "132" in "".join(plain)
+    assert on_a_terminal(bench, "-n2", "--smol", *args) == plain
 
 
 def test_without_workers_it_is_as_without_pytest_xdist(bench: Bench) -> None:

@@ -98,13 +98,13 @@ class Group:
         self._snapshot = Builder()(tmp_path)
         self.factory = FakePool()
         self.steps: list[Step] = [(0, 1), (1, None)]
-        self.workerinput: Message | None = None
+        self.worker: Message | None = None
 
     def begin(self, *scripts: Script | SmolError) -> GroupRun:
         self.factory = FakePool(*scripts)
         pool = cast(Pool, self.factory)
         reports = ReportBuilder(self.items[0].config)
-        return GroupRun(pool, self._snapshot, self.steps, reports, workerinput=self.workerinput)
+        return GroupRun(pool, self._snapshot, self.steps, reports, worker=self.worker)
 
     def run(self, *scripts: Script | SmolError, timeout: float = 60) -> list[pytest.TestReport]:
         """The reports of the first test."""
@@ -188,11 +188,11 @@ def test_a_group_that_ended_begins_again(group: Group) -> None:
 
 
 def test_a_machine_is_told_its_worker_first(group: Group) -> None:
-    group.workerinput = {"workerid": "gw1"}
+    group.worker = {"type": "worker", "input": {"workerid": "gw1"}, "env": {}, "screen": {}}
     group.run([*whole()])
     (machine,) = group.factory.machines
     assert [order["type"] for order in machine.sent] == ["worker", "run"]
-    assert machine.sent[0]["input"] == {"workerid": "gw1"}
+    assert machine.sent[0] == group.worker
 
 
 def test_a_machine_is_told_how_many_tests_have_failed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,10 +73,11 @@ def test_only_where_nothing_is_distributed_tests_add_to_a_junit_report(
 
 
 def test_the_worker_is_where_tests_look_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID")
+    names = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "COLUMNS")
     for name in names:
         monkeypatch.setenv(name, "before")
     config: Any = SimpleNamespace()
-    become_worker(cast(pytest.Config, config), {"workerid": "gw1", "workercount": 2, "testrunuid": "abc"})
-    assert [os.environ[name] for name in names] == ["gw1", "2", "abc"]
+    given = {"workerid": "gw1", "workercount": 2, "testrunuid": "abc"}
+    become_worker(cast(pytest.Config, config), given, {"COLUMNS": "120"})
+    assert [os.environ[name] for name in names] == ["gw1", "2", "abc", "120"]
     assert (config.workerinput["workerid"], config.workeroutput) == ("gw1", {})
