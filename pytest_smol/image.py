@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pytest_smol import cache
 from pytest_smol.errors import SettingError
 from pytest_smol.host_paths import add, check, empty_directory, is_at_or_below, reach, why_not
+from pytest_smol.rundir import NAMES
 from pytest_smol.user import User, group_file, passwd_file
 from pytest_smol.virtiofs.globs import Globs
 from pytest_smol.virtiofs.hiding import Hiding
@@ -64,7 +66,7 @@ def _base_variables() -> dict[str, str]:
 
 
 def hiding(hide: Sequence[str], show: Sequence[str]) -> Hiding:
-    """The rules of what no guest sees, with the user's own globs.
+    """The rules of what no guest sees, with the user's own globs, and what runs of pytest-smol keep.
 
     Raises :class:`~pytest_smol.errors.SettingError` for one that is no glob.
     """
@@ -77,7 +79,8 @@ def hiding(hide: Sequence[str], show: Sequence[str]) -> Hiding:
                     f"{name} has {text!r}, which is {error}",
                     remedy="name files as .gitignore does: *.pem, secrets.toml, config/private",
                 ) from None
-    return Hiding.of(tuple(hide), tuple(show))
+    kept = glob.escape(os.path.realpath(cache.location(os.environ)))
+    return replace(Hiding.of(tuple(hide), tuple(show)), own=(*NAMES, kept))
 
 
 def base_view(

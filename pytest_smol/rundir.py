@@ -12,10 +12,13 @@ from types import TracebackType
 
 from pytest_smol.errors import DiskFull
 
-__all__ = ["RunDirectory", "require_space", "sweep"]
+__all__ = ["NAMES", "RunDirectory", "require_space", "sweep"]
 
 _PREFIX = "pytest-smol-run-"
 _UNBORN_PREFIX = "pytest-smol-new-"
+
+#: What such directories are called, as globs: no guest sees another's memory in one.
+NAMES = (f"{_PREFIX}*", f"{_UNBORN_PREFIX}*")
 
 #: A directory that never got its lock is given this long, in seconds, before it counts as left behind.
 _UNBORN_AGE = 3600.0

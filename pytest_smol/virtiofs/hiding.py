@@ -56,10 +56,12 @@ SHOWN = (".env*.example", ".env*.sample", ".env*.template", ".env*.dist")
 class Hiding:
     """The rules. A base snapshot's key holds all of them, for its guest remembers what it saw.
 
+    ``own`` is what the runs of this user keep: other machines' memory, for one.
     ``roots`` are the directories in which hidden files are searched to know
     their hard links, ``home`` is one in which only those of the rules are.
     """
 
+    own: tuple[str, ...] = ()
     credentials: tuple[str, ...] = CREDENTIALS
     environments: tuple[str, ...] = ENVIRONMENTS
     keys: tuple[str, ...] = KEYS

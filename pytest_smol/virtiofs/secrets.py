@@ -152,7 +152,13 @@ class Secrets:
 
 @lru_cache(maxsize=16)
 def _compile(hiding: Hiding) -> tuple[Globs, ...]:
-    rows = (hiding.credentials, hiding.environments, hiding.keys, hiding.suspects, hiding.blanked)
+    rows = (
+        hiding.own + hiding.credentials,
+        hiding.environments,
+        hiding.keys,
+        hiding.suspects,
+        hiding.blanked,
+    )
     return (Globs(sum(rows, ())), *map(Globs, rows), Globs(hiding.shown))
 
 

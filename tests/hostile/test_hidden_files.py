@@ -12,6 +12,7 @@ import pytest
 
 from pytest_smol.errors import SettingError
 from pytest_smol.image import base_view, hiding, project_view
+from pytest_smol.rundir import RunDirectory
 from pytest_smol.virtiofs.fuse import NAME_MAX, Opcode
 from pytest_smol.virtiofs.hiding import Hiding
 from pytest_smol.virtiofs.secrets import LOOKED_INTO, MAX_BLANKED
@@ -127,6 +128,21 @@ def walked(client: Client, path: str = "/p") -> set[str]:
 @pytest.mark.parametrize("name", HIDDEN)
 def test_a_secret_does_not_exist(clients: list[Client], project: Path, name: str) -> None:
     assert not exists(guest(clients, project), f"/p/{name}")
+
+
+def test_what_runs_keep_within_a_project_does_not_exist(
+    clients: list[Client], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TMPDIR and the user's cache may lie in a project: other machines' memory would be there to read."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project / "[cache]"))
+    write(project / "[cache]", {"pytest-smol/bases/ram": "x", "other/pytest-smol/file": "x"})
+    with RunDirectory(project / "lib") as run:
+        write(run.path, {"fork/ram": "x"})
+        client = guest(clients, project, replace(hiding((), ()), roots=(str(project),)))
+        assert walked(client) == {f"/p/{name}" for name in (*SHOWN, "[cache]/other/pytest-smol/file")}
+        for hidden in (run.path, project / "[cache]/pytest-smol"):
+            assert hidden.is_dir()
+            assert not exists(client, f"/p/{hidden.relative_to(project)}")
 
 
 def test_listings_hold_all_that_is_shown_and_nothing_else(clients: list[Client], project: Path) -> None:
