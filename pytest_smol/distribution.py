@@ -22,6 +22,7 @@ import pytest
 from _pytest.outcomes import Exit
 
 from pytest_smol.errors import NotEnoughMemory, SmolError
+from pytest_smol.text import clean
 
 if TYPE_CHECKING:
     from pytest_smol.guestsession import Project, SessionEnded
@@ -33,6 +34,9 @@ __all__ = ["Alone", "Controller", "Worker", "role_of"]
 
 #: Our key in ``workerinput`` and ``workeroutput``.
 _KEY = "smol"
+
+#: What a worker has in ``workeroutput`` of paths that its machines asked for and did not get.
+_HIDDEN = "smol_hidden"
 
 #: The fields of a :class:`~pytest_smol.guestsession.Project` that a worker takes from the controller.
 _TOLD = ("args", "argv", "cwd", "sys_path", "env", "files", "screen", "uncaptured", "plugins")
@@ -54,18 +58,22 @@ def role_of(config: pytest.Config, sys_path: tuple[str, ...]) -> Alone:
 
 
 class Alone:
-    """A run in one process."""
+    """A run in one process. Also a plugin, which tells at the end what was hidden from tests."""
 
     #: Whether tests are collected and run here.
     runs_tests = True
     #: Whether the run is to end before any test of this process.
     over = False
 
+    def __init__(self) -> None:
+        #: Host paths that machines asked for and did not get.
+        self.hidden: set[str] = set()
+
     def part(self) -> Part:
         """What this process shares with others. Raises :class:`SmolError`."""
         from pytest_smol.sharing import Part
 
-        return Part()
+        return Part(hidden=self.hidden)
 
     def prepare(self, settings: Settings) -> str:
         """Make ready for machines for every test; what the user is to know of it. Raises SmolError."""
@@ -82,6 +90,14 @@ class Alone:
     def exits(self, stop: Exit) -> None:
         """Take note that a test stops the run with ``stop``, which is raised next."""
 
+    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
+        if not self.hidden:
+            return
+        from pytest_smol.usage import describe_hidden
+
+        line = describe_hidden(self.hidden.copy(), str(config.rootpath))
+        terminalreporter.write_line(clean(line).replace("\n", "^J"))
+
 
 class Controller(Alone):
     """pytest-xdist's controller: it runs no test, but has what workers share. Also its plugin."""
@@ -89,6 +105,7 @@ class Controller(Alone):
     runs_tests = False
 
     def __init__(self, config: pytest.Config, sys_path: Sequence[str]) -> None:
+        super().__init__()
         self._config = config
         params = config.invocation_params
         #: What a worker's own process does not know of the run that the user started.
@@ -112,7 +129,7 @@ class Controller(Alone):
     def part(self) -> Part:
         from pytest_smol.sharing import Part, SessionShare
 
-        return Part(self._agree, self._root(), SessionShare(self._root()))
+        return Part(self._agree, self._root(), SessionShare(self._root()), hidden=self.hidden)
 
     def _agree(self, project: Project) -> Project:
         """Take note of what the guest is told: workers say the same, so they have the same snapshot."""
@@ -162,8 +179,10 @@ class Controller(Alone):
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """End the run as a worker found that it has to end."""
-        said = getattr(node, "workeroutput", {}).get(_KEY)
+        """Take what a worker told, and end the run as it found that it has to end."""
+        output = getattr(node, "workeroutput", {})
+        self.hidden.update(output.get(_HIDDEN, ()))
+        said = output.get(_KEY)
         if said is None:
             return
         if said["returncode"] is None:
@@ -180,6 +199,7 @@ class Worker(Alone):
     """A worker of pytest-xdist: it runs tests as the controller hands them out, one after another."""
 
     def __init__(self, config: pytest.Config) -> None:
+        super().__init__()
         plain: Any = config
         self._input: dict[str, Any] = plain.workerinput
         self._output: dict[str, Any] = plain.workeroutput
@@ -191,7 +211,8 @@ class Worker(Alone):
 
         given = {key: value for key, value in self._input.items() if key != _KEY}
         env = {name: os.environ[name] for name in _SIZE if name in os.environ}
-        part = Part(self._agree, workerinput=given, env=env, colour=bool(self._told.get("colour")))
+        part = Part(self._agree, workerinput=given, env=env, hidden=self.hidden)
+        part = replace(part, colour=bool(self._told.get("colour")))
         root = Path(self._told.get("share", "/nonexistent"))
         if not root.is_dir():  # this is another machine than the controller's
             return part
@@ -222,11 +243,17 @@ class Worker(Alone):
         if stop.returncode is not None:
             self._say([str(stop.msg)], stop.returncode)
 
+    def pytest_sessionfinish(self) -> None:
+        self._output[_HIDDEN] = _sendable(sorted(self.hidden.copy()))
+
     def _say(self, lines: list[str], returncode: int | None) -> None:
-        # execnet has no form for lone surrogates.
-        sendable = [line.encode("utf-8", "backslashreplace").decode() for line in lines]
         code = None if returncode is None else int(returncode)
-        self._output.setdefault(_KEY, {"lines": sendable, "returncode": code})
+        self._output.setdefault(_KEY, {"lines": _sendable(lines), "returncode": code})
+
+
+def _sendable(lines: Sequence[str]) -> list[str]:
+    """``lines`` for execnet, which has no form for lone surrogates."""
+    return [line.encode("utf-8", "backslashreplace").decode() for line in lines]
 
 
 def _manner(by_groups: bool) -> str:

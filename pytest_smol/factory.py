@@ -84,6 +84,8 @@ class MachineFactory:
             self._stack = stack.pop_all()
         self.view = base_view(hidden=hiding(settings.hide, settings.show))
         self.usage = Usage()
+        #: Host paths that machines asked for and did not get.
+        self.hidden: set[str] = set()
 
     def hardware(self, memory: int) -> Hardware:
         """What a guest of ``memory`` MiB runs on."""
@@ -162,7 +164,7 @@ class MachineFactory:
 
     def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
         """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""
-        tree = Tree(view, snapshot.tree, asked=self.usage.hidden)
+        tree = Tree(view, snapshot.tree, asked=self.hidden)
         spawn = self._spawners.for_maker(snapshot.ram.parent).spawn
         machine = Machine(
             snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output, spawn=spawn
@@ -172,7 +174,7 @@ class MachineFactory:
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes."""
         begin = time.monotonic()
-        tree = Tree(snapshot.view, snapshot.tree, final=True, asked=self.usage.hidden)
+        tree = Tree(snapshot.view, snapshot.tree, final=True, asked=self.hidden)
         spawn = self._spawners.for_forks(snapshot.ram, snapshot.state).spawn
         machine = Machine(
             snapshot.hardware,

@@ -99,6 +99,7 @@ class SmolSession:
         self._relay = Relay(self._reports, self.screen)
         try:
             self.factory = MachineFactory(settings, progress, self._part.directory)
+            self.factory.hidden = self._part.hidden
         except BaseException:
             self.homecoming.close()
             raise

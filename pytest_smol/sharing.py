@@ -66,7 +66,8 @@ class Part:
     ``share``, and its machines may use ``memory`` bytes. ``workerinput`` is what
     pytest-xdist's controller told a worker, ``env`` are variables that only a
     worker has, and ``colour`` tells whether the controller shows colours; that
-    and ``workerinput`` are None elsewhere.
+    and ``workerinput`` are None elsewhere. To ``hidden`` are added the host paths
+    that its machines asked for and did not get.
     """
 
     agree: Callable[[Any], Any] = _as_it_is
@@ -76,6 +77,7 @@ class Part:
     workerinput: Message | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     colour: bool | None = None
+    hidden: set[str] = field(default_factory=set)
 
 
 class SessionShare:

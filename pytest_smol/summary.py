@@ -9,7 +9,6 @@ import pytest
 from _pytest._code.code import ReprFileLocation
 
 from pytest_smol.session import SmolSession
-from pytest_smol.text import clean
 
 __all__ = ["SummaryPlugin"]
 
@@ -63,9 +62,6 @@ class SummaryPlugin:
         cost = self._smol.factory.usage.describe()
         if cost and self._config.get_verbosity() >= _VERBOSE:
             terminalreporter.write_line(cost)
-        hidden = self._smol.factory.usage.describe_hidden(str(self._config.rootpath))
-        if hidden:
-            terminalreporter.write_line(clean(hidden).replace("\n", "^J"))
 
     def pytest_unconfigure(self) -> None:
         self._close("pytest_unconfigure")

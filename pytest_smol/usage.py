@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from statistics import median
 
-__all__ = ["Usage"]
-
+__all__ = ["Usage", "describe_hidden"]
 
 #: How many hidden files are named.
 _NAMED = 5
 
 
+def describe_hidden(paths: Collection[str], rootdir: str) -> str:
+    """One line on ``paths`` that were asked for and hidden: a test may have failed for the want of them."""
+    names = sorted(path.removeprefix(f"{rootdir}/") for path in paths)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"smol: hidden from tests: {', '.join(names[:_NAMED])}{more} (smol_show makes exceptions)"
+
+
 class Usage:
-    """Counts the forks of one run. ``hidden`` are host paths that machines asked for and did not get."""
+    """Counts the forks of one run."""
 
     def __init__(self) -> None:
         self._forks: list[float] = []
         self._alive: dict[object, float] = {}
         self._seconds = 0.0
-        self.hidden: set[str] = set()
 
     def forked(self, machine: object, begin: float) -> None:
         """Count ``machine``, whose making began at ``begin`` on time.monotonic()'s clock."""
@@ -30,14 +36,6 @@ class Usage:
         """The life of ``machine`` is over; nothing for one that is no fork, or was over before."""
         now = time.monotonic()
         self._seconds += now - self._alive.pop(machine, now)
-
-    def describe_hidden(self, rootdir: str) -> str:
-        """One line on what was asked for and hidden, empty if nothing was: a test may have failed for it."""
-        if not self.hidden:
-            return ""
-        names = sorted(path.removeprefix(f"{rootdir}/") for path in self.hidden.copy())
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"smol: hidden from tests: {', '.join(names[:_NAMED])}{more} (smol_show makes exceptions)"
 
     def describe(self) -> str:
         """One line, empty if there was no fork."""

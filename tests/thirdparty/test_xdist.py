@@ -293,6 +293,17 @@ def test_what_the_project_adds_to_the_end_is_shown_once(bench: Bench) -> None:
     assert [line for line in ran.out if "own" in line] == ["own header", "own summary of 1"]
 
 
+@pytest.mark.parametrize("args", [("--smol",), ()], ids=["all", "marked"])
+def test_what_is_hidden_from_tests_is_said_once(bench: Bench, args: tuple[str, ...]) -> None:
+    bench.write(".env", "A=b")
+    bench.write(
+        "test_env.py", "import os, pytest\n@pytest.mark.smol\ndef test(): assert not os.path.exists('.env')"
+    )
+    ran = bench.run("-n2", *args, plugins=XDIST)
+    assert ran.status == 0, str(ran)
+    assert ran.text.count("smol: hidden from tests: .env (smol_show") == 1
+
+
 def test_no_debugger_hangs(bench: Bench) -> None:
     bench.write("test_debugger.py", "def test_stops(): breakpoint()\ndef test_asks(): input()")
     ran = bench.smol("-n2", plugins=XDIST)

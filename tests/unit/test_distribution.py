@@ -188,6 +188,22 @@ def test_workers_of_other_machines_need_no_memory_here(monkeypatch: pytest.Monke
 # --- the end
 
 
+def test_what_was_hidden_from_a_workers_tests_is_told_by_the_controller(controller: Controller) -> None:
+    controller.part().hidden.add("/p/.env")
+    for path in ("/p/.netrc", "/p/\udc80.pem"):
+        worker, output = worker_of(dict(GIVEN))
+        worker.part().hidden.add(path)
+        worker.pytest_sessionfinish()
+        assert json.dumps(output).isascii()
+        ended_by(controller, output)
+    lines: list[str] = []
+    config: Any = SimpleNamespace(rootpath=Path("/p"))
+    Alone().pytest_terminal_summary(SimpleNamespace(write_line=lines.append), config)
+    assert lines == []
+    controller.pytest_terminal_summary(SimpleNamespace(write_line=lines.append), config)
+    assert lines == ["smol: hidden from tests: .env, .netrc, \\udc80.pem (smol_show makes exceptions)"]
+
+
 def ended_by(controller: Controller, workeroutput: dict[str, Any]) -> None:
     controller.pytest_testnodedown(SimpleNamespace(workeroutput=workeroutput))
 
