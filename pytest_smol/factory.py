@@ -128,7 +128,8 @@ class MachineFactory:
         raise BootFailed(
             f"the guest did not get ready in {BOOT_ATTEMPTS} attempts: {failure.message}",
             evidence=failure.evidence,
-            remedy="pytest-smol doctor tells what this host lacks; smol_kernel names another guest kernel",
+            remedy=failure.remedy
+            or "pytest-smol doctor tells what this host lacks; smol_kernel names another guest kernel",
         ) from failure
 
     def _try_boot(self, hardware: Hardware, kernel: Kernel, directory: Path) -> Snapshot:

@@ -63,6 +63,8 @@ def remedy(remains: Remains) -> str:
     """What the user can do about the death; empty where that is for the test's author to say."""
     if _OUT_OF_MEMORY.search(remains.console):
         return "if the tests need more memory, raise --smol-memory or the memory of their smol marker"
+    if remains.returncode == -signal.SIGBUS:
+        return "where the guest's memory is kept no space may be left: free some in TMPDIR and XDG_CACHE_HOME"
     return ""
 
 

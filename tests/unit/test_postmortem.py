@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.postmortem import Remains, Tail, cause, signal_name
+from pytest_smol.postmortem import Remains, Tail, cause, remedy, signal_name
 
 PANIC = "[    1.2] Kernel panic - not syncing: sysrq triggered crash \n[    1.3] CPU: 0 PID: 71"
 OUT_OF_MEMORY = "[  9.1] Out of memory: Killed process 64 (python3) total-vm:400000kB"
@@ -97,6 +97,19 @@ def test_one_large_piece_is_cut_too() -> None:
 )
 def test_the_cause_is_named(remains: Remains, expected: str) -> None:
     assert cause(remains) == expected
+
+
+@pytest.mark.parametrize(
+    ("remains", "expected"),
+    [
+        (Remains(died=died(signal=9), console=OUT_OF_MEMORY), "--smol-memory"),
+        (Remains(returncode=-7), "TMPDIR"),  # SIGBUS: a page of the memory file for which there is no room
+        (Remains(returncode=-9), ""),
+    ],
+)
+def test_what_can_be_done_is_said(remains: Remains, expected: str) -> None:
+    assert expected in remedy(remains)
+    assert bool(remedy(remains)) == bool(expected)
 
 
 def test_a_panic_explains_all_that_follows_from_it() -> None:

@@ -8,13 +8,25 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from pytest_smol import cache
 
-__all__ = ["Case", "Project", "Result", "Run", "machines", "share_boot_files", "wait_until"]
+__all__ = [
+    "Case",
+    "Project",
+    "Result",
+    "Run",
+    "machines",
+    "share_boot_files",
+    "small_file_system",
+    "wait_until",
+]
 
 #: The longest that one run may take before it counts as hanging, in seconds; generous, for a busy host.
 LIMIT = 300.0
@@ -49,6 +61,21 @@ def share_boot_files(home: Path) -> None:
     own = home / "pytest-smol"
     own.mkdir(mode=0o700, parents=True)
     (own / "boot").symlink_to(boot)
+
+
+@contextmanager
+def small_file_system(place: Path, size: int) -> Iterator[Path]:
+    """A file system of ``size`` MiB at the new directory ``place``. Skips where none can be mounted."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(place)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @dataclass(frozen=True)

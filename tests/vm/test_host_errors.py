@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.vm.project import Project, Result, machines, share_boot_files
+from tests.vm.project import Project, Result, machines, share_boot_files, small_file_system
 
 pytestmark = pytest.mark.vm
 
@@ -93,15 +92,8 @@ def test_memory_that_nobody_has(project: Project) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    place = tmp_path / "small"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=False)
-    if done.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with small_file_system(tmp_path / "small", 16) as place:
+        yield place
 
 
 def test_no_space_for_a_run(project: Project, small: Path) -> None:
