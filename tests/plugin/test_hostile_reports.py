@@ -185,7 +185,7 @@ def test_output_of_a_test_is_cut_on_the_terminal(lab: Lab, how: str) -> None:
 
 def test_a_failure_larger_than_any_message_is_cut(lab: Lab) -> None:
     lab.project(test_a="def test_1(): raise ValueError('x' * (17 << 20))\ndef test_2(): pass\n")
-    outcome = lab.smol("--smol", "-v", "--tb=line")
+    outcome = lab.smol("--smol", "-v", "--tb=short")
     assert letters(outcome.text.partition("short test summary")[0])["test_2"] == ["PASSED"]
     assert outcome.status == 1
     assert "characters are left out here" in outcome.text
