@@ -97,6 +97,7 @@ class Closing:
 
     def _begin(self, session: pytest.Session, reports: Sequence[Any]) -> Machine:
         machine = self._machine = self._pool.fork(self._snapshot, self._output)
+        self._deadline = time.monotonic() + self._limit
         self._pool.keep_console(machine, "session end")
         machine.send({"type": "close", "failed": session.testsfailed})
         self._replaying = True

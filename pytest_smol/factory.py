@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_smol import accel, bootfiles, cache, confinement, qemu
+from pytest_smol.admission import Ledger
 from pytest_smol.consoles import Consoles
 from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
 from pytest_smol.image import base_view, hiding
@@ -71,6 +72,7 @@ class MachineFactory:
         cache_directory = cache.directory()
         self.boot_files = bootfiles.prepare(cache_directory, settings.kernel, progress)
         self._bases = BaseCache(cache_directory)
+        self.ledger = Ledger.of_user()
         self._machines: set[Machine] = set()
         self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
         sweep()

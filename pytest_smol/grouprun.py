@@ -184,6 +184,7 @@ class GroupRun:
     def _begin(self, test: _TestRun) -> Machine:
         """A fork that has its orders; failed tests of the run count towards its --maxfail."""
         machine = self._machine = self._pool.fork(self._snapshot, self._on_output)
+        test.begins()
         self._pool.keep_console(machine, test.item.nodeid)
         if self._worker is not None:
             machine.send(self._worker)
@@ -214,6 +215,10 @@ class _TestRun:
         self._last: pytest.TestReport | None = None
         self.timeout = timeout
         self.deadline = begin + timeout
+
+    def begins(self) -> None:
+        """It has its machine: what it waited for that counts as its duration, not towards its timeout."""
+        self.deadline = time.monotonic() + self.timeout
 
     def report(self, data: dict[str, Any]) -> pytest.TestReport:
         """A guest's report, checked to be in turn. Raises :class:`ProtocolError`."""

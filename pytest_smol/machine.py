@@ -274,6 +274,8 @@ class Machine:
 
     def abort_test(self) -> None:
         """Ask PID 1 to abort the test process, and wait a moment for what it says of where it hangs."""
+        if self.process.stopped:  # nobody is there to answer
+            return
         deadline = time.monotonic() + _LAST_WORDS
         # What a guest sends from here on makes its death no worse.
         with suppress(OSError, SmolError):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
+from pytest_smol.admission import Claim
 from pytest_smol.errors import ProtocolError, SmolError
 from pytest_smol.factory import MachineFactory, fresh_identity
 from pytest_smol.machine import Machine, OutputSink
-from pytest_smol.resources import cores, has_room
+from pytest_smol.resources import cores
 from pytest_smol.snapshots import Snapshot
 
 __all__ = ["Pool", "forks_ahead"]
@@ -34,15 +35,21 @@ def forks_ahead(environ: Mapping[str, str]) -> int:
 
 
 class Pool:
-    """The forks of one run; each is handed out once. A context manager: close it before the factory."""
+    """The forks of one run; each is handed out once, and has a claim in the factory's ledger.
+
+    A context manager: close it before the factory.
+    """
 
     def __init__(self, factory: MachineFactory, ahead: int) -> None:
         self._factory = factory
+        self._ledger = factory.ledger
         self._most = ahead
         # One more than make machines, so that none has to wait for the burial of another.
         self._threads = ThreadPoolExecutor(ahead + 1, thread_name_prefix="smol-pool")
         self._ready: dict[Path, deque[Future[Machine]]] = defaultdict(deque)
         self._planned: dict[Path, int] = {}
+        self._claims: dict[Machine, Claim] = {}
+        self._burials: list[Future[None]] = []
 
     def plan(self, snapshot: Snapshot, groups: int) -> None:
         """Say how many more groups will each need a fork of ``snapshot``."""
@@ -51,7 +58,8 @@ class Pool:
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes, distinct from its siblings.
 
-        Raises :class:`~pytest_smol.errors.SmolError`.
+        Waits for room while it is other runs or workers that have it. Raises
+        :class:`~pytest_smol.errors.SmolError`.
         """
         machine = self._next(snapshot)
         machine.on_output = on_output
@@ -64,16 +72,49 @@ class Pool:
             # What went wrong ahead of need may go well now: there was one machine more then.
             with suppress(SmolError):
                 return ready.popleft().result()
-        return self._threads.submit(self._make, snapshot).result()
+        return self._begin(snapshot, self._admit(snapshot.hardware.memory)).result()
+
+    def _admit(self, memory: int) -> Claim:
+        claim = self._ledger.claim(memory)
+        if claim is not None:
+            return claim
+        self._make_room()
+        if self._claims:
+            return self._ledger.claim_beside(memory, len(self._claims))
+        return self._ledger.wait(memory)
+
+    def _make_room(self) -> None:
+        """Give up what nothing needs yet, and wait until what is killed is gone with its memory."""
+        for ready in self._ready.values():
+            while ready:
+                with suppress(SmolError):
+                    self.retire(ready.popleft().result())
+        wait(self._burials)
+
+    def _begin(self, snapshot: Snapshot, claim: Claim) -> Future[Machine]:
+        return self._threads.submit(self._make, snapshot, claim)
 
     def _make_ahead(self, snapshot: Snapshot) -> None:
         ready = self._ready[snapshot.state]
         wanted = min(self._planned.get(snapshot.state, 0), self._most)
         waiting = sum(map(len, self._ready.values()))
-        if waiting < wanted and has_room(snapshot.hardware.memory * (wanted - waiting)):
-            ready.extend(self._threads.submit(self._make, snapshot) for _ in range(wanted - waiting))
+        with suppress(SmolError):  # what comes ahead of need can also come later
+            for _ in range(wanted - waiting):
+                claim = self._ledger.claim(snapshot.hardware.memory, spare=True)
+                if claim is None:
+                    break
+                ready.append(self._begin(snapshot, claim))
 
-    def _make(self, snapshot: Snapshot) -> Machine:
+    def _make(self, snapshot: Snapshot, claim: Claim) -> Machine:
+        try:
+            machine = self._forked(snapshot)
+        except BaseException:
+            self._ledger.release(claim)
+            raise
+        self._claims[machine] = claim
+        return machine
+
+    def _forked(self, snapshot: Snapshot) -> Machine:
         machine = self._factory.fork(snapshot)
         try:
             machine.send({"type": "identity", "fresh": fresh_identity()})
@@ -91,7 +132,11 @@ class Pool:
     def retire(self, machine: Machine) -> None:
         """Kill a machine at once; what is left of it is cleared away beside the way."""
         machine.kill()
-        self._threads.submit(self._factory.retire, machine)
+        claim = self._claims.pop(machine, None)
+        if claim is not None:  # its memory is free before another machine has touched as much
+            self._ledger.release(claim)
+        self._burials = [each for each in self._burials if not each.done()]
+        self._burials.append(self._threads.submit(self._factory.retire, machine))
 
     def close(self) -> None:
         """End the threads, and with them what they are about to make; idempotent."""
@@ -99,3 +144,4 @@ class Pool:
             future.cancel()
         self._factory.kill_all()
         self._threads.shutdown(wait=True)
+        self._ledger.close()

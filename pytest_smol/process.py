@@ -95,6 +95,15 @@ class ChildProcess:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it is stopped (SIGSTOP), and does nothing until it is told to go on."""
+        try:
+            found = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # it is gone, or someone else waits for all children of this process
+            return False
+        return found is not None
+
     def stderr(self) -> str:
         """What it wrote to standard error, the first 64 KiB."""
         return os.pread(self._stderr, 65536, 0).decode("utf-8", "replace") if not self._closed else ""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_smol.errors import NotEnoughMemory
 
-__all__ = ["available_memory", "cores", "has_room", "needed_memory", "require_memory", "require_part"]
+__all__ = ["available_memory", "cores", "memory_domain", "needed_memory", "require_memory", "require_part"]
 
 #: What QEMU itself and our bookkeeping need beside a guest's memory, in bytes.
 _OVERHEAD = 64 << 20
+
+#: cgroups of version 1 say so in bytes: some number near the greatest.
+_NO_LIMIT = 1 << 60
 
 
 def available_memory(root: Path = Path("/")) -> int:
@@ -19,11 +24,24 @@ def available_memory(root: Path = Path("/")) -> int:
     meminfo = (root / "proc/meminfo").read_text()
     lines = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
     available = int(lines["MemAvailable"].split()[0]) << 10
-    return min([available, *_cgroup_room(root)])
+    return min([available, *(room for _, room in _limits(root))])
 
 
-def _cgroup_room(root: Path) -> Iterator[int]:
-    """What each memory limit above this process leaves; cgroups(7), both versions."""
+def memory_domain(root: Path = Path("/")) -> str:
+    """A name for what this process's memory comes from: this boot of this host, in this control group.
+
+    Groups without a limit do not count, so all that a user runs on a host is in one domain.
+    """
+    parts = [next((str(group) for group, _ in _limits(root)), "")]
+    with suppress(OSError):
+        parts.append((root / "proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):  # a group of the same name in another container is another
+        parts.append(os.readlink(root / "proc/self/ns/cgroup"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _limits(root: Path) -> Iterator[tuple[Path, int]]:
+    """The groups above this process that limit memory, innermost first, with what each leaves; cgroups(7)."""
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -33,26 +51,21 @@ def _cgroup_room(root: Path) -> Iterator[int]:
             yield from _room(root / "sys/fs/cgroup/memory", path, *names)
 
 
-def _room(mount: Path, path: str, limit: str, usage: str) -> Iterator[int]:
+def _room(mount: Path, path: str, limit: str, usage: str) -> Iterator[tuple[Path, int]]:
     group = mount / path.lstrip("/")
     while group != mount.parent:
         try:
             most, used = (group / limit).read_text().strip(), (group / usage).read_text()
         except OSError:  # the root group has no limit, and a namespace may hide the others
             most, used = "max", "0"
-        if most != "max":
-            yield max(0, int(most) - int(used))
+        if most != "max" and int(most) < _NO_LIMIT:
+            yield group, max(0, int(most) - int(used))
         group = group.parent
 
 
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def has_room(memory: int, root: Path = Path("/")) -> bool:
-    """Whether one more guest of ``memory`` MiB fits."""
-    return available_memory(root) >= needed_memory(memory)
 
 
 def needed_memory(memory: int) -> int:

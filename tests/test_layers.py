@@ -23,7 +23,7 @@ LAYERS = (
     ("pool",),
     ("factory", "sharing", "terminal"),
     ("homecoming",),
-    ("machine", "snapshots", "image", "guest", "relay", "confinement"),
+    ("machine", "snapshots", "image", "guest", "relay", "confinement", "admission"),
     ("groups", "nodes", "reports", "bootfiles"),
     (
         "consoles",

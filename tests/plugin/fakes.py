@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 from pytest_smol.accel import Accelerator
+from pytest_smol.admission import Ledger
 from pytest_smol.consoles import Consoles
 from pytest_smol.factory import MachineFactory
 from pytest_smol.image import base_view
@@ -191,6 +192,7 @@ class FakeMachine(Machine):
         stack.enter_context(other)
         fake: Any = self
         fake.process = SimpleNamespace(
+            stopped=False,
             pid=0,
             returncode=None,
             stderr=lambda: "",
@@ -272,6 +274,7 @@ class FakeFactory(MachineFactory):
         with ExitStack() as stack:
             stack.callback(self._note_closed)
             self.directory = stack.enter_context(RunDirectory()).path
+            self.ledger = Ledger(self.directory / "machines")
             stack.callback(self._end_frozen)
             stack.callback(self._close_all)
             self._stack = stack.pop_all()

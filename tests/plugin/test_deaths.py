@@ -7,10 +7,13 @@ supervisor too, which is the end of the whole machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
+from pytest_smol.admission import Ledger
 from pytest_smol.wire import Message
+from tests.plugin import fakes
 from tests.plugin.lab import Lab, letters
 
 #: Deaths, with what the report has to say. Nothing here touches anything but the guest's two processes.
@@ -192,6 +195,18 @@ def test_a_test_that_hangs(lab: Lab, mark: str, args: list[str]) -> None:
     assert "in test_hangs" in outcome.text  # where it hung
     assert "hint: " in outcome.text
     assert len(lab.record.forks) == 2
+
+
+def test_no_room_for_any_machine(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fakes, "Ledger", partial(Ledger, available=lambda: 0))
+    lab.project(test_a="def test_1(): pass\ndef test_2(): pass")
+    outcome = lab.smol("--smol", "--smol-scope=test")
+    assert outcome.status == 1
+    assert "2 errors" in outcome.text
+    assert "a guest of 512 MiB needs more memory than the 0 MiB that are available" in outcome.text
+    assert "hint: free some memory" in outcome.text
+    assert "INTERNALERROR" not in outcome.text
+    assert lab.record.forks == []
 
 
 def test_a_guest_that_hangs_and_ignores_the_abort(lab: Lab) -> None:

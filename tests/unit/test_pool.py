@@ -10,9 +10,12 @@ from typing import Any, cast
 import pytest
 
 from pytest_smol import pool as pool_module
-from pytest_smol.errors import MachineDied, ProtocolError, SmolError
+from pytest_smol.admission import Ledger
+from pytest_smol.errors import MachineDied, NotEnoughMemory, ProtocolError, SmolError
 from pytest_smol.factory import MachineFactory
+from pytest_smol.machine import Machine
 from pytest_smol.pool import Pool, forks_ahead
+from pytest_smol.resources import needed_memory
 from pytest_smol.snapshots import Snapshot
 from pytest_smol.wire import Message
 from tests.unit.snapshot_samples import Builder
@@ -39,6 +42,8 @@ class FakeMachine:
 
 class FakeFactory:
     """Makes machines that answer with what ``answers`` holds, then with what is right."""
+
+    ledger: Ledger
 
     def __init__(self) -> None:
         self.answers: list[Message | SmolError] = []
@@ -83,8 +88,30 @@ def snapshot(tmp_path: Path) -> Snapshot:
     return Builder()(tmp_path)
 
 
+class Room:
+    """What the ledgers of a test know of the host: as much memory as ``machines`` need, and its cores."""
+
+    def __init__(self, directory: Path, memory: int) -> None:
+        self.machines, self.cores = 64, 64
+        self._directory, self._memory = directory, memory
+
+    def ledger(self) -> Ledger:
+        return Ledger(
+            self._directory, lambda: self.machines * needed_memory(self._memory), lambda: self.cores
+        )
+
+    def claims(self) -> int:
+        return len(list(self._directory.iterdir()))
+
+
 @pytest.fixture
-def pool(factory: FakeFactory) -> Iterator[Pool]:
+def room(tmp_path: Path, snapshot: Snapshot) -> Room:
+    return Room(tmp_path / "domain", snapshot.hardware.memory)
+
+
+@pytest.fixture
+def pool(factory: FakeFactory, room: Room) -> Iterator[Pool]:
+    factory.ledger = room.ledger()
     made = Pool(cast(MachineFactory, factory), ahead=2)
     yield made
     made.close()
@@ -147,14 +174,87 @@ def test_forks_of_another_snapshot_are_of_no_use(
     assert machine_of(pool, other) not in factory.made[:2]
 
 
-def test_nothing_is_made_ahead_without_the_memory(
-    pool: Pool, factory: FakeFactory, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("machines", "cores", "made"), [(1, 64, 1), (2, 64, 2), (64, 1, 1), (64, 2, 2)])
+def test_nothing_is_made_ahead_without_memory_and_cores(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, room: Room, machines: int, cores: int, made: int
 ) -> None:
-    monkeypatch.setattr(pool_module, "has_room", lambda memory: False)
+    room.machines, room.cores = machines, cores
     pool.plan(snapshot, 5)
     machine_of(pool, snapshot)
+    factory.wait_made(made)
     pool.close()
-    assert len(factory.made) == 1
+    assert len(factory.made) == made
+
+
+def test_machines_of_other_runs_count(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, room: Room
+) -> None:
+    room.cores = 3
+    with room.ledger() as other:
+        assert other.claim(snapshot.hardware.memory)
+        pool.plan(snapshot, 5)
+        machine_of(pool, snapshot)
+        factory.wait_made(2)
+        assert room.claims() == 3
+    machine_of(pool, snapshot)
+    factory.wait_made(3)
+    assert room.claims() == 3
+
+
+def test_a_fork_waits_while_another_run_has_the_room(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, room: Room
+) -> None:
+    room.machines = 1
+    with room.ledger() as other:
+        claim = other.claim(snapshot.hardware.memory)
+        assert claim
+        ended = threading.Timer(0.2, other.release, [claim])
+        ended.start()
+        machine_of(pool, snapshot)
+        assert ended.finished.is_set()
+
+
+def test_a_run_that_keeps_machines_does_not_wait_for_itself(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, room: Room
+) -> None:
+    room.machines = 1
+    kept = [machine_of(pool, snapshot) for _ in range(3)]
+    room.machines = 0
+    with pytest.raises(NotEnoughMemory, match="the 3 machines which this run keeps"):
+        pool.fork(snapshot)
+    for machine in kept:
+        pool.retire(cast(Machine, machine))
+    with pytest.raises(NotEnoughMemory, match="that are available\n"):
+        pool.fork(snapshot)
+    assert len(factory.made) == 3
+
+
+def test_what_nothing_needs_yet_makes_room(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, tmp_path: Path, room: Room
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Builder()(tmp_path / "other")
+    room.machines = 3
+    pool.plan(snapshot, 2)
+    pool.retire(cast(Machine, machine_of(pool, snapshot)))
+    factory.wait_made(3)
+    with room.ledger() as neighbour:
+        assert neighbour.claim(snapshot.hardware.memory)
+        machine_of(pool, other)
+        assert {id(each) for each in factory.retired} == {id(each) for each in factory.made[:3]}
+        assert room.claims() == 2
+
+
+@pytest.mark.parametrize("answer", [{"type": "fresh"}, MachineDied("it died")])
+def test_no_claim_is_left(
+    pool: Pool, factory: FakeFactory, snapshot: Snapshot, room: Room, answer: Message | SmolError
+) -> None:
+    factory.answers = [{"type": "fresh"}, answer, answer]
+    pool.plan(snapshot, 5)
+    machine_of(pool, snapshot)
+    factory.wait_made(3)
+    pool.close()
+    assert room.claims() == 0
 
 
 def test_what_went_wrong_ahead_of_need_is_tried_again(

@@ -193,6 +193,22 @@ def test_where_a_launcher_starts_it_the_launcher_says_what_is_missing() -> None:
     child.kill()
 
 
+def test_one_that_is_stopped(start: Start) -> None:
+    child = start("exec sleep 1000")
+    assert not child.stopped
+    os.kill(child.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    assert child.stopped
+    assert child.stopped, "it was only looked at"
+    assert child.returncode is None
+    os.kill(child.pid, signal.SIGCONT)
+    os.waitid(os.P_PID, child.pid, os.WCONTINUED | os.WNOWAIT)
+    assert not child.stopped
+    os.kill(child.pid, signal.SIGSTOP)
+    child.kill()
+    assert not child.stopped
+
+
 # --- spawners
 
 
