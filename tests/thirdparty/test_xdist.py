@@ -109,7 +109,6 @@ def assert_same(plain: Outcome, smol: Outcome) -> None:
 @pytest.mark.parametrize(
     "run",
     [
-        "-n2",
         "-n2 --dist=loadscope",
         "-n2 --dist=worksteal",
         "-nauto --maxprocesses=1 --dist=loadfile",
@@ -125,10 +124,13 @@ def test_every_way_of_distribution_gives_what_it_gives_at_home(bench: Bench, run
 
 
 def test_options_of_the_ini_file_distribute_and_guests_do_not(bench: Bench) -> None:
+    """Also the usual way of distribution."""
     bench.write("pytest.ini", "[pytest]\naddopts = -n 2 -p xdist --junitxml=junit.xml\n")
     bench.write("test_suite.py", SUITE)
+    bench.write("test_other.py", OTHER)
     ((plain, smol),) = bench.both("", plugins=XDIST)
     assert_same(plain, smol)
+    assert len(imports(smol)) == 1, "the workers did not share one snapshot"
 
 
 SCREEN = """
@@ -293,13 +295,10 @@ def test_what_the_project_adds_to_the_end_is_shown_once(bench: Bench) -> None:
     assert [line for line in ran.out if "own" in line] == ["own header", "own summary of 1"]
 
 
-@pytest.mark.parametrize("args", [("--smol",), ()], ids=["all", "marked"])
-def test_what_is_hidden_from_tests_is_said_once(bench: Bench, args: tuple[str, ...]) -> None:
+def test_what_is_hidden_from_tests_is_said_once(bench: Bench) -> None:
     bench.write(".env", "A=b")
-    bench.write(
-        "test_env.py", "import os, pytest\n@pytest.mark.smol\ndef test(): assert not os.path.exists('.env')"
-    )
-    ran = bench.run("-n2", *args, plugins=XDIST)
+    bench.write("test_env.py", "import os\ndef test(): assert not os.path.exists('.env')")
+    ran = bench.smol("-n2", plugins=XDIST)
     assert ran.status == 0, str(ran)
     assert ran.text.count("smol: hidden from tests: .env (smol_show") == 1
 

@@ -53,7 +53,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "properties": {"user_properties": [["name", {"deep": ["x" * MAX_FRAME]}]]},
     "lines": {"longrepr": {"reprtraceback": {"reprentries": [{"data": {"lines": ["a line"] * (2 * MIB)}}]}}},
     "frames": {
-        "longrepr": {"reprtraceback": {"reprentries": [{"data": {"lines": ["a line" * 99] * 99}}] * 999}}
+        "longrepr": {"reprtraceback": {"reprentries": [{"data": {"lines": ["a line" * 99] * 99}}] * 300}}
     },
 }
 
