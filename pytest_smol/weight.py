@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from pytest_smol.errors import ProtocolError
@@ -17,16 +18,17 @@ _NOT_KEPT = frozenset({"screen", "collecting", "start", "finish", "file", "unsen
 
 
 def weight(value: Any) -> int:
-    """Bytes that plain JSON data takes; texts count as one byte for each character."""
+    """Bytes that plain JSON data takes; a text takes up to four for each character."""
     total = 0
     left = [value]
     while left:
         each = left.pop()
-        total += _OBJECT
         if isinstance(each, str):
-            total += len(each)
-        elif isinstance(each, dict):
-            total += sum(map(len, each)) + _OBJECT * len(each)
+            total += sys.getsizeof(each)
+            continue
+        total += _OBJECT
+        if isinstance(each, dict):
+            total += sum(map(sys.getsizeof, each))
             left += each.values()
         elif isinstance(each, list):
             left += each
