@@ -226,18 +226,26 @@ def test_a_guest_that_hangs_and_ignores_the_abort(lab: Lab) -> None:
 # --- stops ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scope", ["test", "module", "session"])
+STOPS = {
+    "pytest.exit('enough')": 2,
+    "pytest.exit('enough', returncode=9)": 9,
+    "raise KeyboardInterrupt('enough')": 2,
+    "request.session.shouldstop = 'enough'": 2,
+    "request.session.shouldfail = 'enough'": 1,
+}
+STOP_PLACES = ("call", "setup", "last")
+STOP_SCOPES = ("test", "module", "session")
+
+
 @pytest.mark.parametrize(
-    ("stop", "status"),
+    ("where", "stop", "status", "scope"),
     [
-        ("pytest.exit('enough')", 2),
-        ("pytest.exit('enough', returncode=9)", 9),
-        ("raise KeyboardInterrupt('enough')", 2),
-        ("request.session.shouldstop = 'enough'", 2),
-        ("request.session.shouldfail = 'enough'", 1),
+        # Any two of where, stop and scope meet.
+        (where, stop, status, STOP_SCOPES[(number + STOP_PLACES.index(where)) % 3])
+        for number, (stop, status) in enumerate(STOPS.items())
+        for where in STOP_PLACES
     ],
 )
-@pytest.mark.parametrize("where", ["call", "setup", "last"])
 def test_a_guest_that_stops_stops_the_run(lab: Lab, where: str, stop: str, status: int, scope: str) -> None:
     body = """
         import pytest
