@@ -90,7 +90,9 @@ class FrontEnd:
         reply = self.driver.request([request(opcode, nodeid, body)], [16, room])
         before = self.driver.used_idx
         os.eventfd_write(self.kick, 1)
-        while self.driver.used_idx == before:  # a call can be the last answer's, which was seen without it
+        wait(self.call)
+        os.eventfd_read(self.call)
+        while self.driver.used_idx == before:  # that call was the last answer's, which was seen without it
             wait(self.call)
             os.eventfd_read(self.call)
         _, size = self.driver.used_elem(self.driver.used_idx - 1)
