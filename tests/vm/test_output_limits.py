@@ -64,7 +64,7 @@ def test_output_that_is_shown_at_once(project: Project) -> None:
     project.write("memory.py", MEMORY)
     project.write("conftest.py", CONFTEST)
     project.write("test_much.py", TESTS.format(megabytes=150, verdict="pass"))
-    result = project.run("--smol", "-s", PYTHONUNBUFFERED="1")  # each write is one to the port then
+    result = project.run("--smol", "-s")
     assert result.outcomes() == {"test_much": "passed", "test_next": "passed"}, result.output[-5000:]
     assert result.status == 0
     assert result.stdout.splitlines().count(LIVE) == 3  # while tests are collected, in a test, at the end
