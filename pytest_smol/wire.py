@@ -141,13 +141,17 @@ class WireError(ValueError):
     """A frame or message that the protocol forbids."""
 
 
+#: Made once: a fork would pay for making another.
+_to_json = json.JSONEncoder(allow_nan=False).encode
+
+
 def encode(message: Mapping[str, Any], most: int = MAX_FRAME) -> bytes:
     """The frame for ``message``. Raises :class:`WireError` if its JSON has more than ``most`` bytes.
 
     Values that the other side would refuse (a test may attach anything to a
     report) are sent as their ``repr``.
     """
-    body = json.dumps(_plain(message, depth=0), allow_nan=False).encode("ascii")
+    body = _to_json(_plain(message, depth=0)).encode("ascii")
     if len(body) > most:
         raise WireError(f"a {message.get('type')!r} message of {len(body)} bytes is larger than {most}")
     return _LENGTH.pack(len(body)) + body
