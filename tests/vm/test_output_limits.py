@@ -9,19 +9,23 @@ from tests.vm.project import Project
 pytestmark = pytest.mark.vm
 
 MEMORY = '''
-"""A plugin for the host: by how much the most memory that it had exceeds that of its first test, in MiB."""
-import resource
+"""A plugin for the host: by how much the most memory that it had exceeds that of its first test, in MiB.
+
+Read of proc(5)'s status: getrusage(2) would tell of the process that has started this one.
+"""
 
 begin = []
 
+def mebibytes(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name)) >> 10
+
 def pytest_runtest_logstart():
-    pages = int(open("/proc/self/statm").read().split()[1])
-    begin.append(pages * resource.getpagesize() >> 20)
+    begin.append(mebibytes("VmRSS"))
 
 def pytest_unconfigure():
     if begin:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        print("grown by", most - begin[0], "MiB")
+        print("grown by", mebibytes("VmHWM") - begin[0], "MiB")
 '''
 
 TESTS = """
