@@ -91,13 +91,13 @@ class Ledger:
     def claim(self, memory: int, *, spare: bool = False) -> Claim | None:
         """Room for a guest of ``memory`` MiB, or None where there is none, or others wait for it already.
 
-        ``spare`` is for a machine that nothing waits for: it needs a core of its own as well.
+        ``spare`` is for a machine that nothing waits for: there are to be no more of these than cores.
         """
         with self._counted() as living:
             machines = _machines(living)
             fits = len(machines) == len(living) and self._fits(memory, machines)
             if spare:
-                fits = fits and len(machines) < self._processors()
+                fits = fits and len(machines) <= self._processors()
             return self._write(needed_memory(memory)) if fits else None
 
     def _fits(self, memory: int, machines: list[int]) -> bool:

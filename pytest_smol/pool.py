@@ -26,12 +26,15 @@ _PATIENCE = 60.0
 
 
 def forks_ahead(environ: Mapping[str, str]) -> int:
-    """How many forks to make ahead: one for each core beside the one on which a test runs, within reason.
+    """How many forks to make ahead: one for each core, within reason, and none where there is one core.
+
+    To make one takes longer than a trivial test, so one less would leave a core idle now and then.
 
     The workers of pytest-xdist share the cores: its PYTEST_XDIST_WORKER_COUNT says how many there are.
     """
     workers = max(1, int(environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-    return max(0, min(_MOST, cores() // workers - 1))
+    share = cores() // workers
+    return min(_MOST, share) if share > 1 else 0
 
 
 class Pool:

@@ -96,11 +96,12 @@ def test_memory_that_others_free_is_given_at_once(host: Host) -> None:
 
 
 def test_spare_machines_need_cores_too(host: Host) -> None:
-    host.cores = 2
+    host.cores, host.available = 2, 4 * ONE
     one, other = host.ledger(), host.ledger()
     assert one.claim(512)
     assert other.claim(512, spare=True)
-    assert one.claim(512, spare=True) is None
+    assert one.claim(512, spare=True)
+    assert other.claim(512, spare=True) is None
     assert one.claim(512)
 
 
