@@ -34,7 +34,7 @@ def python_with(name: str, requirements: Sequence[str | Path], stamp: str = "") 
 
 
 def ours(scratch: Path) -> Path:
-    """An environment with this checkout as a wheel, pytest-xdist and pytest-forked."""
+    """An environment with this checkout as a wheel, and pytest-xdist."""
     wheel = build_wheel(scratch)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    return python_with("smol", [wheel, "pytest~=9.0", "pytest-xdist", "pytest-forked"], digest)
+    return python_with("smol", [wheel, "pytest~=9.0", "pytest-xdist"], digest)

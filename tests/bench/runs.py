@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.environments import python_with
 from tests.bench.figures import Figure
 from tests.suites.run import build_wheel, prepared, run
 from tests.suites.table import SUITES
@@ -30,16 +31,16 @@ def test_trivial(number):
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a suite: its name in the table, its arguments, and the most tests it is tried with."""
+    """One way to run a suite: its name in the table, its arguments, and what it needs that ours has not."""
 
     name: str
     arguments: tuple[str, ...]
-    most: int = 1_000_000
+    requirements: tuple[str, ...] = ()
 
 
 WAYS = (
     Way("plain pytest", ("-p", "no:smol")),
-    Way("pytest-forked", ("-p", "no:smol", "--forked")),
+    Way("pytest-forked (pytest 8.4)", ("--forked",), ("pytest~=8.4.0", "pytest-forked")),  # fails with 9.2
     Way("pytest-xdist -n 2", ("-p", "no:smol", "-n", "2")),
     Way("smol, module scope", ("--smol",)),
     Way("smol, test scope", ("--smol", "--smol-scope=test")),
@@ -83,13 +84,15 @@ def trivial_suites(python: Path, counts: Sequence[int], repeats: int) -> Iterato
             project = Path(folder)
             (project / "pytest.ini").write_text("[pytest]\n", "utf-8")
             (project / "test_trivial.py").write_text(_MODULE.format(count=count), "utf-8")
-            ways = [way for way in WAYS if count <= way.most]
-            for way in ways:  # the first run of each makes what later runs find
-                _pytest(python, project, (*way.arguments, "--collect-only", "-q"))
-            samples: dict[str, list[float]] = {way.name: [] for way in ways}
+            pythons = {
+                way: python_with("forked", way.requirements) if way.requirements else python for way in WAYS
+            }
+            for way in WAYS:  # the first run of each makes what later runs find
+                _pytest(pythons[way], project, (*way.arguments, "--collect-only", "-q"))
+            samples: dict[str, list[float]] = {way.name: [] for way in WAYS}
             for _ in range(repeats):
-                for way in ways:
-                    taken = _pytest(python, project, (*way.arguments, "-q"))[1]
+                for way in WAYS:
+                    taken = _pytest(pythons[way], project, (*way.arguments, "-q"))[1]
                     samples[way.name].append(taken * 1000 / count)
             for name, values in samples.items():
                 yield Figure(f"{count} trivial tests, each: {name}", "ms", tuple(values))
