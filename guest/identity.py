@@ -116,9 +116,12 @@ class as_root:
 
     def __enter__(self) -> None:
         self._uid, self._gid = os.getuid(), os.getgid()
-        os.setresuid(0, 0, 0)
+        if self._uid:
+            os.setresuid(0, 0, 0)
 
     def __exit__(self, *_: object) -> None:
+        if not self._uid:  # a user's root has nothing to give up
+            return
         os.setresgid(self._gid, self._gid, self._gid)
         os.setresuid(self._uid, self._uid, self._uid)
         _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_smol.guest.fitting import frame
 from pytest_smol.guest.plugin import GuestPlugin
 from pytest_smol.guest.reporter import ReporterPlugin
 
@@ -118,6 +119,7 @@ class _Silent:
     """A port for the warm-up: the plugin's messages are built and thrown away."""
 
     def send(self, kind: str, /, **fields: Any) -> None:
+        frame({"type": kind, **fields})
         if kind == "nodes":
             self._steps = [[row["item"]["number"], None] for row in fields["rows"] if "item" in row]
 

@@ -26,7 +26,7 @@ from pytest_smol.rundir import RunDirectory, sweep
 from pytest_smol.snapshots import BaseCache, Origin, Snapshot, key_of
 from pytest_smol.usage import Usage
 from pytest_smol.virtiofs.server import Server
-from pytest_smol.virtiofs.tree import Tree
+from pytest_smol.virtiofs.tree import FLAGS, Tree
 from pytest_smol.virtiofs.view import View
 
 __all__ = ["MachineFactory", "fresh_identity"]
@@ -105,6 +105,7 @@ class MachineFactory:
             "cpus": self.hardware(memory).cpus,
             "boot": [self.boot_files.digest, self._command_line()],
             "devices": qemu.devices(self.hardware(memory)),
+            "server": int(FLAGS),
             "view": self.view.to_json(),
         }
 

@@ -32,7 +32,7 @@ from pytest_smol.virtiofs.secrets import Secrets
 from pytest_smol.virtiofs.state import TreeState
 from pytest_smol.virtiofs.view import Content, HostPath, Link, View
 
-__all__ = ["Tree", "TreeState"]
+__all__ = ["FLAGS", "Tree", "TreeState"]
 
 VALID = 365 * 24 * 3600
 """Seconds for which the guest may keep what stands on the host: longer than any session."""
@@ -41,11 +41,12 @@ MAX_READAHEAD = 1 << 20
 MAX_LISTED = 1 << 17  # bytes of directory entries in one reply; kernels ask for a page, or a few
 MAX_ASKED = 100
 MIN_WRITE = 4096  # the kernel takes no less; nothing is ever written
+#: What is agreed with the guest's kernel when it mounts. Without READDIRPLUS_AUTO all of a listing comes with
+#: attributes; with it only the first page does, and the rest is looked up name by name.
 FLAGS = (
     InitFlag.ASYNC_READ
     | InitFlag.AUTO_INVAL_DATA
     | InitFlag.DO_READDIRPLUS
-    | InitFlag.READDIRPLUS_AUTO
     | InitFlag.NO_OPEN_SUPPORT
     | InitFlag.PARALLEL_DIROPS
     | InitFlag.MAX_PAGES

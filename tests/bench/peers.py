@@ -110,6 +110,7 @@ def _kernel() -> Path:
     if image.exists():
         return image
     shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="smol-bench-") as folder:
         package = f"linux-image-{release}"
         _called(["apt-get", "-q", "download", package], folder)
