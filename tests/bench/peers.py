@@ -20,6 +20,9 @@ __all__ = ["quicksand", "virtme_ng"]
 
 _LIMIT = 600
 
+#: What the guest of a peer says to show that it ran a command.
+_WORD = "it-has-run"
+
 _QUICKSAND = """
 import asyncio, json, time
 from quicksand import Sandbox
@@ -75,7 +78,7 @@ def _output(name: str, requirements: list[str], code: str) -> str:
 
 
 def virtme_ng(count: int) -> Iterator[Figure]:
-    """Boot, run ``true``, power off. Needs a kernel with 9p, and depmod. Raises :class:`PeerMissing`."""
+    """Boot, run ``echo``, power off. Needs a kernel with 9p, and depmod. Raises :class:`PeerMissing`."""
     if shutil.which("depmod") is None:
         raise PeerMissing("virtme-ng needs depmod (package kmod)")
     kernel = _kernel()
@@ -88,7 +91,7 @@ def virtme_ng(count: int) -> Iterator[Figure]:
     for _ in range(count):
         begin = time.perf_counter()
         done = subprocess.run(
-            [vng, "--disable-kvm", "--run", kernel, "--", "true"],
+            [vng, "--disable-kvm", "--verbose", "--run", kernel, "--", "echo", _WORD],
             env=path,
             capture_output=True,
             text=True,
@@ -96,7 +99,8 @@ def virtme_ng(count: int) -> Iterator[Figure]:
             stdin=subprocess.DEVNULL,
             check=False,
         )
-        if done.returncode:
+        # Its exit status is the command's only where udev runs in the guest, which a small host has not.
+        if _WORD not in done.stdout + done.stderr:
             raise PeerMissing(f"virtme-ng ended with {done.returncode}: {done.stderr[-500:]}")
         taken.append(time.perf_counter() - begin)
     yield Figure("virtme-ng: boot, run, power off", "s", tuple(taken))
