@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,9 +146,7 @@ def test_interrupted_twice_in_a_teardown(project: Project) -> None:
     project.write("test_it.py", TEARDOWN)
     run = project.start("--smol", "-s", DIES="teardown")
     run.wait_for("GUEST teardown")
-    run.send(signal.SIGINT)
-    time.sleep(0.1)  # or else the two are one
-    run.send(signal.SIGINT)
+    run.interrupt_twice()
     result = run.result()
     assert result.status != 0
     assert "INTERNALERROR" not in result.output

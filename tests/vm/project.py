@@ -149,6 +149,12 @@ class Run:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def interrupt_twice(self) -> None:
+        """Press Ctrl-C as an impatient user does."""
+        self.send(signal.SIGINT)
+        time.sleep(0.1)  # or else the two are one
+        self.send(signal.SIGINT)
+
     def result(self) -> Result:
         """Wait for its end."""
         try:

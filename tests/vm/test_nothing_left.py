@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,9 +144,7 @@ def test_interrupted(project: Project, reach: Callable[[Project], Run]) -> None:
 def test_interrupted_twice(project: Project, reach: Callable[[Project], Run]) -> None:
     """By an impatient user. Python itself may then die with a traceback, but leaves nothing."""
     run = reach(project)
-    run.send(signal.SIGINT)
-    time.sleep(0.1)  # or else the two are one
-    run.send(signal.SIGINT)
+    run.interrupt_twice()
     result = run.result()
     assert result.status != 0
     assert "INTERNALERROR" not in result.output
