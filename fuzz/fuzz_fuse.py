@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 
 from fuzz.supply import Supply
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.fuse import SILENT, Opcode
-from pytest_smol.virtiofs.tree import Tree
 from pytest_smol.virtiofs.view import Content, HostPath, Link, View
 from tests.unit.virtiofs.fake_guest import request
 

@@ -1,7 +1,7 @@
 """A guest's messages: any bytes to the decoder, and what the host makes of messages that are nearly right.
 
 The invariant: a message that is used or a declared error (WireError,
-ProtocolError, and ValueError of what adaptors check), never more kept than one
+ProtocolError, and ValueError of what bridges check), never more kept than one
 frame, and reports that pytest can show, count and send on, without a control
 character of the guest's.
 """
@@ -23,14 +23,14 @@ from _pytest.config import _prepareconfig
 
 from fuzz.messages import SAMPLES
 from fuzz.supply import Supply
-from pytest_smol.adaptors import _arcs_by_context, _lines_by_context
+from pytest_smol.artifacts.plugin_bridges import _arcs_by_context, _lines_by_context
+from pytest_smol.artifacts.syrupy_data import checked_report, merged
 from pytest_smol.errors import ProtocolError
-from pytest_smol.grouprun import Stop
-from pytest_smol.nodes import NodeTable, stand_in
-from pytest_smol.reports import ReportBuilder
-from pytest_smol.screen import Screen
-from pytest_smol.syrupydata import checked_report, merged
-from pytest_smol.wire import FROM_GUEST, MAX_FRAME, Decoder, Message, WireError
+from pytest_smol.protocol.wire import FROM_GUEST, MAX_FRAME, Decoder, Message, WireError
+from pytest_smol.reports.builder import ReportBuilder
+from pytest_smol.reports.nodes import NodeTable, stand_in
+from pytest_smol.reports.screen import Screen
+from pytest_smol.session.group_run import Stop
 
 __all__ = ["run"]
 

@@ -10,7 +10,7 @@ import struct
 
 from fuzz.supply import Supply
 from pytest_smol.errors import ProtocolError
-from pytest_smol.virtiofs.vring import MAX_CHAIN_BYTES, Addresses, Vring
+from pytest_smol.virtiofs.virtio.vring import MAX_CHAIN_BYTES, Addresses, Vring
 from tests.unit.virtiofs.fake_guest import GUEST, QEMU, BytesMemory
 
 __all__ = ["run"]

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any, cast
 
-from pytest_smol.guest.fitting import frame
-from pytest_smol.wire import MAX_FRAME, Message, WireError, take_body
+from pytest_smol.guest.message_fitting import frame
+from pytest_smol.protocol.wire import MAX_FRAME, Message, WireError, take_body
 
 #: Reads one JSON value, and does not look for spaces around it.
 _decode = json.JSONDecoder().raw_decode

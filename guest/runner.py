@@ -17,18 +17,18 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.guest.debugging import Debugging, open_before_debuggers
-from pytest_smol.guest.distribution import NoDistribution
-from pytest_smol.guest.hostoptions import HostOptions
+from pytest_smol.guest.artifacts.sender import ArtifactSender
+from pytest_smol.guest.artifacts.written_files import Layer
 from pytest_smol.guest.identity import become_distinct, drop_caches, seed_generators, set_user
-from pytest_smol.guest.luggage import Luggage
-from pytest_smol.guest.plugin import GuestPlugin, settle_memory
 from pytest_smol.guest.port import Port
-from pytest_smol.guest.reporter import ReporterPlugin
-from pytest_smol.guest.streams import mark_output
-from pytest_smol.guest.terminal import Terminal, standard_input
+from pytest_smol.guest.session.host_options import HostOptions
+from pytest_smol.guest.session.plugin import GuestPlugin, settle_memory
+from pytest_smol.guest.session.reporter import ReporterPlugin
+from pytest_smol.guest.session.xdist import NoDistribution
+from pytest_smol.guest.terminal.debugging import Debugging, open_before_debuggers
+from pytest_smol.guest.terminal.pty import Terminal, standard_input
+from pytest_smol.guest.terminal.streams import mark_output
 from pytest_smol.guest.warmup import warm_up
-from pytest_smol.guest.writes import Layer
 
 
 def begin_session(order: dict[str, Any]) -> None:
@@ -64,13 +64,13 @@ def main(control: int, pumps: socket.socket) -> None:
     open_before_debuggers(terminal)
     port.largest_report = order["output_limit"] // 2  # each report holds the output of those before it
     files = order["files"]
-    luggage = Luggage(port.send, Layer.of(files["rootdir"]) if files else None, files)
+    artifacts = ArtifactSender(port.send, Layer.of(files["rootdir"]) if files else None, files)
     mark_output(port, order["uncaptured"])
     reporter = ReporterPlugin(port, order["screen"])
-    guest = GuestPlugin(port, reporter, order["plugins"], luggage.end, order["seed"])
+    guest = GuestPlugin(port, reporter, order["plugins"], artifacts.end, order["seed"])
     options = HostOptions(order["options"])
     distribution = NoDistribution(order["dist"])
-    plugins = [guest, reporter, luggage, options, distribution, Debugging(port, terminal)]
+    plugins = [guest, reporter, artifacts, options, distribution, Debugging(port, terminal)]
     status = pytest.main(order["args"], plugins=plugins)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,6 @@
 """PID 1 of the guest: starts the runner, reaps what is orphaned, reports how the runner died.
 
-It does nothing else but start what serves a terminal (guest/pump.py), and
+It does nothing else but start what serves a terminal (guest/terminal/pump.py), and
 holds nothing that a test could need: whatever the test process does to itself
 or to every other process (``kill -9 -1``), the kernel protects PID 1, so that
 the host always hears of it.
@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from pytest_smol.guest.pump import start_pump
-from pytest_smol.wire import encode
+from pytest_smol.guest.terminal.pump import start_pump
+from pytest_smol.protocol.wire import encode
 
 _PORTS = "/sys/class/virtio-ports"
 

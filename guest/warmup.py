@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.guest.fitting import frame
-from pytest_smol.guest.plugin import GuestPlugin
-from pytest_smol.guest.reporter import ReporterPlugin
+from pytest_smol.guest.message_fitting import frame
+from pytest_smol.guest.session.plugin import GuestPlugin
+from pytest_smol.guest.session.reporter import ReporterPlugin
 
 # What the first test of a fork would otherwise import, perhaps from a root that a test has deleted.
 _WARM_MODULES = (

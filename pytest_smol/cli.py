@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from pytest_smol import cache
 from pytest_smol.doctor import examine
 from pytest_smol.errors import SmolError
-from pytest_smol.options import Settings
-from pytest_smol.rundir import sweep
-from pytest_smol.snapshots import BaseCache
+from pytest_smol.host import cache_directory
+from pytest_smol.host.run_directory import sweep
+from pytest_smol.settings import Settings
+from pytest_smol.snapshots.base_cache import BaseCache
 
 __all__ = ["main"]
 
@@ -29,7 +29,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _gc(arguments: argparse.Namespace) -> int:
     """Remove base snapshots that are stale or unused, and what dead runs left."""
-    removed = sweep() + BaseCache(cache.directory()).collect(0 if arguments.all else arguments.days * 86400.0)
+    removed = sweep() + BaseCache(cache_directory.directory()).collect(
+        0 if arguments.all else arguments.days * 86400.0
+    )
     for path in removed:
         print(f"removed {path}")
     print(f"{len(removed)} removed")

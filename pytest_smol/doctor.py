@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_smol import accel, bootfiles, cache, confinement, qemu
+from pytest_smol.engines.confinement import domains
+from pytest_smol.engines.qemu import accelerator, program
 from pytest_smol.errors import SmolError
-from pytest_smol.options import Settings
-from pytest_smol.resources import available_memory
+from pytest_smol.guest_os import boot_files
+from pytest_smol.host import cache_directory
+from pytest_smol.host.resources import available_memory
+from pytest_smol.settings import Settings
 
 __all__ = ["Finding", "examine"]
 
@@ -42,21 +45,21 @@ def _python(settings: Settings) -> str:
 
 
 def _qemu(settings: Settings) -> str:
-    found = qemu.find(settings.qemu)
+    found = program.find(settings.qemu)
     return f"{found.version_text} at {found.path}"
 
 
 def _accelerator(settings: Settings) -> str:
-    chosen = accel.choose(settings.accel)
+    chosen = accelerator.choose(settings.accel)
     return f"{chosen.name} ({chosen.reason})" if chosen.reason else chosen.name
 
 
 def _busybox(settings: Settings) -> str:
-    return f"static, at {bootfiles.find_busybox()}"
+    return f"static, at {boot_files.find_busybox()}"
 
 
 def _kernel(settings: Settings) -> str:
-    files = bootfiles.prepare(cache.directory(), settings.kernel, lambda text: None)
+    files = boot_files.prepare(cache_directory.directory(), settings.kernel, lambda text: None)
     return f"Linux {files.release}, initramfs of {files.initramfs.stat().st_size >> 10} KiB"
 
 
@@ -71,14 +74,14 @@ def _memory(settings: Settings) -> str:
 
 
 def _space(settings: Settings) -> str:
-    places = {"cache": cache.directory(), "temporary files": Path(tempfile.gettempdir())}
+    places = {"cache": cache_directory.directory(), "temporary files": Path(tempfile.gettempdir())}
     return ", ".join(f"{shutil.disk_usage(path).free >> 20} MiB for {what}" for what, path in places.items())
 
 
 def _confinement(settings: Settings) -> str:
-    emulator, accelerator = qemu.find(settings.qemu), accel.choose(settings.accel)
-    level = confinement.probe(emulator.path, accelerator)
-    boundary = "" if accelerator.name == "kvm" else "; emulation is no security boundary all the same"
+    emulator, chosen = program.find(settings.qemu), accelerator.choose(settings.accel)
+    level = domains.probe(emulator.path, chosen)
+    boundary = "" if chosen.name == "kvm" else "; emulation is no security boundary all the same"
     return level.describe() + boundary
 
 
@@ -89,7 +92,7 @@ _CHECKS: tuple[tuple[str, Callable[[Settings], str]], ...] = (
     ("launcher", _launcher),
     ("confinement", _confinement),
     ("busybox", _busybox),
-    ("cache", lambda settings: str(cache.directory())),
+    ("cache", lambda settings: str(cache_directory.directory())),
     ("kernel", _kernel),
     ("memory", _memory),
     ("space", _space),

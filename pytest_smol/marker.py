@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_smol.errors import SettingError
-from pytest_smol.options import SCOPES, choice, converted, memory, seconds
+from pytest_smol.settings import SCOPES, choice, converted, memory, seconds
 
 __all__ = ["Mark", "MarkerArguments", "marker_arguments", "marks_of", "place"]
 

@@ -13,17 +13,19 @@ import pytest
 from _pytest.main import wrap_session
 from _pytest.outcomes import Exit
 
-from pytest_smol import distribution, marker, options
+from pytest_smol import marker, settings
 from pytest_smol.errors import SmolError
-from pytest_smol.text import clean
+from pytest_smol.reports.text import clean
+from pytest_smol.session.xdist import roles
+from pytest_smol.settings import Settings
 
 if TYPE_CHECKING:
-    from pytest_smol.guestsession import SessionEnded
-    from pytest_smol.session import SmolSession
+    from pytest_smol.session.guest_session import SessionEnded
+    from pytest_smol.session.run import SmolSession
 
 _SYS_PATH = pytest.StashKey[tuple[str, ...]]()
 
-#: The same names as in pytest_smol.interpreter and guest/init, which are not imported for them.
+#: The same names as in pytest_smol.guest_os.interpreter and guest/init, which are not imported for them.
 _GUEST_VARIABLE = "SMOL_GUEST"
 _GUEST_RUNNER = "pytest_smol.guest.runner"
 _GUEST_OPTION = "smol.exec="
@@ -41,7 +43,7 @@ def _in_guest() -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    options.add_options(parser)
+    settings.add_options(parser)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -52,7 +54,7 @@ def pytest_load_initial_conftests(
     if early_config.known_args_namespace.smol and not _in_guest():
         # With --smol no code of the project runs on the host; the guest loads its conftest files.
         early_config.known_args_namespace.noconftest = True
-        options.leave_to_guest(early_config, parser, args)
+        settings.leave_to_guest(early_config, parser, args)
     return (yield)
 
 
@@ -67,23 +69,23 @@ def _own_path(config: pytest.Config) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marker.DESCRIPTION)
     if config.getoption("smol_show_writes") and not _in_guest():
-        from pytest_smol.homecoming import WrittenPaths
+        from pytest_smol.artifacts.collector import WrittenPaths
 
         config.pluginmanager.register(WrittenPaths(), "smol-written-paths")
     if _in_guest():
         return
     try:
-        settings = options.Settings.from_config(config)
+        chosen = Settings.from_config(config)
     except SmolError as error:
         raise pytest.UsageError(str(error)) from error
-    from pytest_smol.adaptors import keep_files_whole
-    from pytest_smol.neighbours import ConfigWarnings
+    from pytest_smol.artifacts.plugin_bridges import keep_files_whole
+    from pytest_smol.reports.plugin_compat import ConfigWarnings
 
     keep_files_whole(config)
     config.pluginmanager.register(ConfigWarnings(), ConfigWarnings.NAME)
-    role = distribution.role_of(config, config.stash[_SYS_PATH])
+    role = roles.role_of(config, config.stash[_SYS_PATH])
     config.pluginmanager.register(role, "smol-role")
-    config.pluginmanager.register(HostPlugin(config, settings, role), "smol-host")
+    config.pluginmanager.register(HostPlugin(config, chosen, role), "smol-host")
 
 
 def _remember(session: pytest.Session) -> None:
@@ -112,7 +114,7 @@ def _shows_fixtures(config: pytest.Config) -> bool:
 class HostPlugin:
     """The hooks of a run on the host."""
 
-    def __init__(self, config: pytest.Config, settings: options.Settings, role: distribution.Alone) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, role: roles.SingleProcess) -> None:
         self._config = config
         self._settings = settings
         self._role = role
@@ -129,9 +131,9 @@ class HostPlugin:
 
     def _open(self, items: Sequence[pytest.Item] = ()) -> None:
         """Start what this run, or these ``items``, need; the run ends where the host cannot."""
-        from pytest_smol.guestsession import SessionEnded
-        from pytest_smol.signals import graceful_end
-        from pytest_smol.summary import SummaryPlugin
+        from pytest_smol.host.signals import graceful_end
+        from pytest_smol.session.guest_session import SessionEnded
+        from pytest_smol.session.summary import SummaryPlugin
 
         self._exits.enter_context(graceful_end())
         try:
@@ -171,9 +173,9 @@ class HostPlugin:
             self._progress(said)
 
     def _make_session(self) -> SmolSession:
-        from pytest_smol.guestsession import Project
-        from pytest_smol.neighbours import drawn_options
-        from pytest_smol.session import SmolSession
+        from pytest_smol.reports.plugin_compat import drawn_options
+        from pytest_smol.session.guest_session import Project
+        from pytest_smol.session.run import SmolSession
 
         project = Project(
             args=tuple(str(arg) for arg in self._config.invocation_params.args),
@@ -289,15 +291,15 @@ class HostPlugin:
         """Let plugins end the run with what they gathered in guests."""
         if self._session is None:
             return (yield)
-        self._session.homecoming.finish()
+        self._session.artifacts.finish()
         try:
             return (yield)
         finally:
-            self._session.homecoming.finished()
+            self._session.artifacts.finished()
 
     def pytest_unconfigure(self) -> None:
         if self._session is not None:
-            from pytest_smol.signals import uninterrupted
+            from pytest_smol.host.signals import uninterrupted
 
             with uninterrupted():
                 self._session.close()

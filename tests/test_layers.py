@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,54 +14,64 @@ from pytest_smol.errors import BootFailed, HostError, SettingError, SnapshotErro
 
 ROOT = Path(__file__).parent.parent
 
-#: From top to bottom: a module imports only what stands in a later row, or its own package.
+#: From top to bottom: what stands in a row may import its own package and rows below. A module
+#: directly in pytest_smol is named as such, the rest by the package that it is in.
 LAYERS = (
     ("plugin", "cli"),
-    ("summary",),
-    ("session", "doctor", "signals", "distribution"),
-    ("guestsession", "closing"),
-    ("grouprun",),
+    ("doctor",),
+    ("session.xdist.roles",),
+    ("session",),
+    ("session.xdist",),
     ("pool",),
-    ("factory", "sharing", "terminal"),
-    ("homecoming",),
-    ("machine", "snapshots", "image", "guest", "relay", "confinement", "admission"),
-    ("groups", "nodes", "reports", "bootfiles"),
-    (
-        "consoles",
-        "marker",
-        "qemu",
-        "qmp",
-        "process",
-        "rundir",
-        "resources",
-        "cache",
-        "host_paths",
-        "kernel_package",
-        "adaptors",
-    ),
-    ("options", "accel", "kernel", "reportdata", "neighbours", "virtiofs", "interleave", "screen"),
-    ("guestwarnings",),
-    ("artifacts", "syrupydata", "weight"),
-    (
-        "errors",
-        "interpreter",
-        "kvm",
-        "text",
-        "user",
-        "wire",
-        "cpio",
-        "postmortem",
-        "usage",
-        "landlock",
-        "callfilter",
-    ),
+    ("artifacts", "machine", "guest"),
+    ("snapshots", "guest_os"),
+    ("engines",),
+    ("reports",),
+    ("marker", "virtiofs"),
+    ("settings", "host", "protocol"),
+    ("errors",),
 )
 
+#: Packages within packages, from top to bottom, by the package that they are in.
+INNER_LAYERS = {
+    "engines": (("confinement",), ("qemu",), ("kvm",)),
+    "virtiofs": (
+        ("server",),
+        ("vhost_user",),
+        ("virtio", "filesystem"),
+        ("dependencies", "view"),
+        ("hiding", "fuse"),
+    ),
+    "guest": (
+        ("supervisor",),
+        ("runner",),
+        ("warmup",),
+        ("session", "artifacts"),
+        ("terminal",),
+        ("port", "identity"),
+        ("message_fitting",),
+    ),
+}
+
 #: What imports nothing of ours, so that both sides and every test can use it.
-ALONE = ("errors", "wire", "text", "cpio", "kvm", "postmortem", "landlock", "callfilter", "virtiofs.fuse")
+ALONE = (
+    "errors",
+    "protocol.wire",
+    "reports.text",
+    "guest_os.cpio",
+    "engines.kvm.probe",
+    "machine.exit_evidence",
+    "engines.confinement.landlock",
+    "engines.confinement.seccomp",
+    "virtiofs.fuse",
+)
 
 #: All that the guest may import of ours beside itself.
-GUEST_MAY_IMPORT = {"wire", "marker", "errors"}
+GUEST_MAY_IMPORT = {"protocol.wire", "marker", "errors"}
+
+#: The most modules directly in pytest_smol, and in any other folder.
+MOST_AT_THE_TOP = 8
+MOST_IN_A_FOLDER = 13
 
 #: The errors that a user can do something about; a machine's own are its tests' authors' to judge.
 WITH_REMEDY = {
@@ -74,17 +85,15 @@ LONGEST_FUNCTION = 60
 
 
 def _sources() -> dict[str, Path]:
-    """Modules of ours by name, without the package's own."""
-    package = {path: path.relative_to(ROOT / "pytest_smol") for path in (ROOT / "pytest_smol").glob("*.py")}
-    package |= {
-        path: path.relative_to(ROOT / "pytest_smol") for path in (ROOT / "pytest_smol/virtiofs").glob("*.py")
-    }
-    package |= {path: path.relative_to(ROOT) for path in (ROOT / "guest").glob("*.py")}
-    return {
-        ".".join(name.with_suffix("").parts): path
-        for path, name in package.items()
-        if name.name != "__init__.py"
-    }
+    """Modules of ours by name, without the packages' own."""
+    found = {}
+    for top, base in (("pytest_smol", ROOT / "pytest_smol"), ("guest", ROOT)):
+        for folder, names, files in os.walk(ROOT / top):  # does not follow the links to guest and images
+            names[:] = [name for name in names if name != "__pycache__"]
+            for path in (Path(folder, file) for file in files if file.endswith(".py")):
+                if path.name != "__init__.py":
+                    found[".".join(path.relative_to(base).with_suffix("").parts)] = path
+    return found
 
 
 SOURCES = _sources()
@@ -105,19 +114,61 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _floor(module: str) -> int:
-    return next(number for number, row in enumerate(LAYERS) if module.split(".", maxsplit=1)[0] in row)
+    """The row of LAYERS that ``module`` belongs to, the narrowest package that is named."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        for number, row in enumerate(LAYERS):
+            if name in row:
+                return number
+    raise AssertionError(f"{module} is in no layer")
 
 
-def test_every_module_has_its_layer_and_every_layer_its_modules() -> None:
-    rooms = [room for row in LAYERS for room in row]
-    assert sorted(rooms) == sorted({module.split(".")[0] for module in SOURCES})
+def _inner_floor(package: str, module: str) -> int | None:
+    """The row of ``module`` within ``package``, None where its parts are not ordered."""
+    name = module.split(".")[1]
+    return next((n for n, row in enumerate(INNER_LAYERS.get(package, ())) if name in row), None)
+
+
+def test_every_layer_has_its_modules() -> None:
+    for row in LAYERS:
+        for name in row:
+            assert any(module == name or module.startswith(f"{name}.") for module in SOURCES), name
+    for package, rows in INNER_LAYERS.items():
+        for name in (name for row in rows for name in row):
+            whole = f"{package}.{name}"
+            assert any(module == whole or module.startswith(f"{whole}.") for module in SOURCES), whole
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_imports_point_down(module: str) -> None:
     for imported in _imports(SOURCES[module]):
-        same_room = imported.split(".")[0] == module.split(".", maxsplit=1)[0]
-        assert imported == "" or same_room or _floor(imported) > _floor(module), imported
+        if imported in ("", module):
+            continue
+        here, there = _floor(module), _floor(imported)
+        assert there >= here, f"{module} imports {imported}"
+        top, other = module.split(".", maxsplit=1)[0], imported.split(".")[0]
+        assert there > here or top == other, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", sorted(name for name in SOURCES if name.split(".")[0] in INNER_LAYERS))
+def test_imports_point_down_within_a_package(module: str) -> None:
+    package = module.split(".", maxsplit=1)[0]
+    here = _inner_floor(package, module)
+    for imported in _imports(SOURCES[module]):
+        if imported.split(".")[0] != package or "." not in imported:
+            continue
+        there = _inner_floor(package, imported)
+        if here is None or there is None or module.split(".")[1] == imported.split(".")[1]:
+            continue
+        assert there > here, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES.values()}), ids=str)
+def test_folders_stay_small(folder: Path) -> None:
+    modules = [path for path in SOURCES.values() if path.parent == folder]
+    assert len(modules) <= (MOST_AT_THE_TOP if folder == ROOT / "pytest_smol" else MOST_IN_A_FOLDER)
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), "a room says what it is for"
 
 
 def test_packages_have_no_cycles() -> None:

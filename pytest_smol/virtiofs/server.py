@@ -9,9 +9,9 @@ import threading
 from types import TracebackType
 from typing import final
 
-from pytest_smol.virtiofs.memory import ProcessMemory
-from pytest_smol.virtiofs.mount import Mount
-from pytest_smol.virtiofs.tree import Tree
+from pytest_smol.virtiofs.filesystem.tree import Tree
+from pytest_smol.virtiofs.vhost_user.backend import Mount
+from pytest_smol.virtiofs.virtio.memory import ProcessMemory
 
 __all__ = ["Mount", "Server"]
 

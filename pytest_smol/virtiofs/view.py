@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pytest_smol.virtiofs.hiding import Hiding
+from pytest_smol.virtiofs.hiding.rules import Hiding
 
 __all__ = ["Content", "Directory", "Entry", "HostPath", "Link", "View"]
 

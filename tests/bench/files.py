@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from pytest_smol import bootfiles
-from pytest_smol.factory import MachineFactory
-from pytest_smol.image import base_view, project_view
-from pytest_smol.options import Settings
-from pytest_smol.process import ChildProcess
-from pytest_smol.qemu import CHARDEVS, Hardware, Kernel, command_line
+from pytest_smol.engines.qemu.command_line import CHARDEVS, Hardware, Kernel, command_line
+from pytest_smol.guest_os import boot_files
+from pytest_smol.guest_os.host_view import base_view, project_view
+from pytest_smol.host.process import ChildProcess
+from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.settings import Settings
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
-from pytest_smol.virtiofs.tree import Tree
 from tests.bench import machines
 from tests.bench.figures import Figure
 from tests.bench.peers import PeerMissing
@@ -80,7 +80,7 @@ def _new_machine(factory: MachineFactory, directory: Path, virtiofsd: str | None
     """Boot a machine that measures and powers off, its files served by ``virtiofsd`` or by us."""
     hardware = Hardware(factory.emulator, factory.accelerator, 512)
     program = [sys.executable, str(directory / "script.py"), str(directory)]
-    line = bootfiles.command_line(bootfiles.tsc_khz(), program)
+    line = boot_files.command_line(boot_files.tsc_khz(), program)
     kernel = Kernel(factory.boot_files.kernel, factory.boot_files.initramfs, line)
     ram = factory.directory / "bench-ram"
     with ram.open("wb") as file:

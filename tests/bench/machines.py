@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from pytest_smol.factory import MachineFactory, fresh_identity
-from pytest_smol.groups import Flavour
-from pytest_smol.guestsession import GuestSession, Project
-from pytest_smol.machine import Machine
-from pytest_smol.options import Settings
-from pytest_smol.process import ChildProcess
-from pytest_smol.qmp import QmpClient
-from pytest_smol.reports import ReportBuilder
-from pytest_smol.snapshots import Snapshot
-from pytest_smol.wire import TO_GUEST
+from pytest_smol.engines.qemu.qmp import QmpClient
+from pytest_smol.host.process import ChildProcess
+from pytest_smol.machine.machine import Machine
+from pytest_smol.pool.factory import MachineFactory, fresh_identity
+from pytest_smol.protocol.wire import TO_GUEST
+from pytest_smol.reports.builder import ReportBuilder
+from pytest_smol.session.guest_session import GuestSession, Project
+from pytest_smol.session.placement import MachineSpec
+from pytest_smol.settings import Settings
+from pytest_smol.snapshots.base_cache import Snapshot
 from tests.bench.figures import Figure
 
 __all__ = ["measure", "measure_live", "printed_by", "session"]
@@ -59,7 +59,7 @@ def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFacto
         env=Settings().guest_environment(),
     )
     with MachineFactory(Settings(), lambda text: print(f"  {text}", flush=True)) as factory:
-        guest = GuestSession(factory, project, Flavour(512, "host"), cast(ReportBuilder, _NoReports()))
+        guest = GuestSession(factory, project, MachineSpec(512, "host"), cast(ReportBuilder, _NoReports()))
         guest.start(_LIMIT)
         yield factory, guest.snapshot
 

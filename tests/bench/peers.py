@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_smol.bootfiles import prepare
-from pytest_smol.cache import directory
+from pytest_smol.guest_os.boot_files import prepare
+from pytest_smol.host.cache_directory import directory
 from tests.bench.environments import python_with
 from tests.bench.figures import Figure
 from tests.suites.run import SuiteError, cache_folder

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol import accel, qemu
+from pytest_smol.engines.qemu import accelerator, program
 from tests.bench import environments, files, machines, peers, runs
 from tests.bench.figures import Figure, Target, as_json, table, verdicts
 
@@ -87,13 +87,13 @@ def machine() -> dict[str, str]:
         (line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line), "?"
     )
     meminfo = Path("/proc/meminfo").read_text("ascii").split()
-    accelerator = accel.choose("auto")
+    chosen = accelerator.choose("auto")
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "processor": f"{len(os.sched_getaffinity(0))} x {model}",
         "memory": f"{int(meminfo[1]) >> 20} GiB",
         "kernel": platform.release(),
-        "emulator": f"QEMU {qemu.find('qemu-system-x86_64').version_text}, {accelerator.name}",
+        "emulator": f"QEMU {program.find('qemu-system-x86_64').version_text}, {chosen.name}",
         "python": f"{platform.python_version()}, pytest {pytest.__version__}",
         "load": "{:.1f} {:.1f} {:.1f} (1, 5, 15 minutes, at the end)".format(*os.getloadavg()),
     }

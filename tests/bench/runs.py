@@ -150,7 +150,7 @@ def first_result(python: Path, repeats: int) -> Iterator[Figure]:
 def _cold(python: Path, project: Path, arguments: Sequence[str]) -> float:
     """Seconds until the first result where the base snapshot has to be made."""
     (project / "conftest.py").touch()
-    code = "from pytest_smol import cache; print(cache.directory() / 'base')"
+    code = "from pytest_smol.host import cache_directory; print(cache_directory.directory() / 'base')"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     for manifest in Path(done.stdout.strip()).glob("*/manifest.json"):
         manifest.unlink()

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from pytest_smol.errors import ProtocolError
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.fuse import Opcode
 from pytest_smol.virtiofs.server import Server
-from pytest_smol.virtiofs.tree import Tree
 from pytest_smol.virtiofs.view import Content, View
 from tests.unit.virtiofs.fake_guest import GUEST, BytesMemory, request
 from tests.unit.virtiofs.front_end import PATIENCE, FrontEnd, wait

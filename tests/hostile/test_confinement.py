@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from pytest_smol import landlock
+from pytest_smol.engines.confinement import landlock
 from pytest_smol.errors import QmpError
-from pytest_smol.factory import MachineFactory
-from pytest_smol.machine import Machine
-from pytest_smol.options import Settings
-from pytest_smol.snapshots import Snapshot
+from pytest_smol.machine.machine import Machine
+from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.settings import Settings
+from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
-from pytest_smol.virtiofs.tree import Tree
 
 pytestmark = [
     pytest.mark.vm,
@@ -184,13 +184,14 @@ def test_what_is_required_and_missing_ends_a_run_before_any_test(pytester: pytes
     result.stdout.no_fnmatch_line("*passed*")
 
 
-NOTHING = """from pytest_smol import callfilter, landlock, process
+NOTHING = """from pytest_smol.engines.confinement import landlock, seccomp
+from pytest_smol.host import process
 
 def refuse(*arguments):
     raise PermissionError(1, "it is forbidden here")
 
 landlock.SYS_CREATE_RULESET = 100_000
-callfilter.program = refuse
+seccomp.program = refuse
 process._limit = lambda pid, limits: limits and refuse()
 """
 

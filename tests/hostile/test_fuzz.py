@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_smol.errors import ProtocolError
-from pytest_smol.virtiofs import vhost_user as vu
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.fuse import Opcode
 from pytest_smol.virtiofs.server import Server
-from pytest_smol.virtiofs.tree import Tree
-from pytest_smol.virtiofs.vhost_message import HEADER, Decoder, Message, MessageType
-from pytest_smol.virtiofs.vhost_message import MessageType as T
+from pytest_smol.virtiofs.vhost_user import session as vu
+from pytest_smol.virtiofs.vhost_user.messages import HEADER, Decoder, Message, MessageType
+from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
 from pytest_smol.virtiofs.view import Content, HostPath, Link, View
-from pytest_smol.virtiofs.vring import MAX_CHAIN_BYTES, Addresses, Vring
+from pytest_smol.virtiofs.virtio.vring import MAX_CHAIN_BYTES, Addresses, Vring
 from tests.unit.virtiofs.fake_guest import GUEST, QEMU, BytesMemory, request
 from tests.unit.virtiofs.front_end import PATIENCE, FrontEnd
 

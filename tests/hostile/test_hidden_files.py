@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from pytest_smol.errors import SettingError
-from pytest_smol.image import base_view, hiding, project_view
-from pytest_smol.rundir import RunDirectory
+from pytest_smol.guest_os.host_view import base_view, hiding, project_view
+from pytest_smol.host.run_directory import RunDirectory
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.fuse import NAME_MAX, Opcode
-from pytest_smol.virtiofs.hiding import Hiding
-from pytest_smol.virtiofs.secrets import LOOKED_INTO, MAX_BLANKED
-from pytest_smol.virtiofs.tree import Tree
+from pytest_smol.virtiofs.hiding.rules import Hiding
+from pytest_smol.virtiofs.hiding.secrets import LOOKED_INTO, MAX_REDACTED
 from pytest_smol.virtiofs.view import HostPath, View
 from tests.unit.virtiofs.fuse_client import Client, fails
 
@@ -252,7 +252,7 @@ def test_a_blanked_file_that_changes_is_blanked_again(clients: list[Client], pro
 
 
 def test_what_is_too_large_to_be_blanked_is_hidden(clients: list[Client], project: Path) -> None:
-    write(project, {".git/config": "#" * (MAX_BLANKED + 1), ".gitmodules": "#" * MAX_BLANKED})
+    write(project, {".git/config": "#" * (MAX_REDACTED + 1), ".gitmodules": "#" * MAX_REDACTED})
     client = guest(clients, project)
     assert not exists(client, "/p/.git/config")
     assert exists(client, "/p/.gitmodules")

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol.virtiofs import beneath, fuse
-from pytest_smol.virtiofs.beneath import Beneath
+from pytest_smol.host.beneath import Beneath
+from pytest_smol.virtiofs import fuse
+from pytest_smol.virtiofs.filesystem import beneath
+from pytest_smol.virtiofs.filesystem.node_table import FrozenNodes, NodeTable
+from pytest_smol.virtiofs.filesystem.tree import MAX_LISTED, Tree
 from pytest_smol.virtiofs.fuse import Opcode
-from pytest_smol.virtiofs.nodes import FrozenNodes, NodeTable
-from pytest_smol.virtiofs.tree import MAX_LISTED, Tree
 from pytest_smol.virtiofs.view import Content, HostPath, View
 from tests.unit.virtiofs.fake_guest import request
 from tests.unit.virtiofs.fuse_client import Client, fails
@@ -365,7 +366,7 @@ def test_listings_of_any_size_and_from_anywhere(client: Client, project: Path, p
 def test_listings_that_are_kept_have_a_bound(
     client: Client, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_smol.virtiofs.listing.MAX_ENTRIES", 100)
+    monkeypatch.setattr("pytest_smol.virtiofs.filesystem.listing.MAX_ENTRIES", 100)
     for n in range(30):
         (project / f"dir-{n}").mkdir()
         for m in range(20):

@@ -11,10 +11,10 @@ import tracemalloc
 
 import pytest
 
-from pytest_smol.virtiofs import mount as mount_module
 from pytest_smol.virtiofs.fuse import Opcode
-from pytest_smol.virtiofs.memory import Region
-from pytest_smol.virtiofs.vhost_message import MessageType as T
+from pytest_smol.virtiofs.vhost_user import backend as mount_module
+from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
+from pytest_smol.virtiofs.virtio.memory import Region
 from tests.hostile.arena import GETATTR, RAM_END, SIZE, Arena, Guest
 from tests.unit.virtiofs.fake_guest import GUEST, request
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol.options import Settings
+from pytest_smol.settings import Settings
 from tests.vm.project import Project, Run, machines, share_boot_files, small_file_system, wait_until
 
 pytestmark = pytest.mark.vm
@@ -30,8 +30,8 @@ def deadly(kind, name, dies):
     setattr(kind, name, method)
 
 if "SMOL_GUEST" not in os.environ:
-    from pytest_smol.pool import Pool
-    from pytest_smol.qmp import QmpClient
+    from pytest_smol.pool.pool import Pool
+    from pytest_smol.engines.qemu.qmp import QmpClient
 
     restored = []
 

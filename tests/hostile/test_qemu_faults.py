@@ -48,7 +48,7 @@ def answer(mount, request, room):
     return ANSWER(mount, request, room)
 
 if "SMOL_GUEST" not in os.environ:
-    from pytest_smol.virtiofs.mount import Mount
+    from pytest_smol.virtiofs.vhost_user.backend import Mount
     ANSWER = Mount._answer
     Mount._answer = answer
     BEFORE = held()

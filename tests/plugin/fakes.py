@@ -1,8 +1,8 @@
 """A factory of machines that are none: processes that can be forked, or scripts that only talk.
 
-:class:`FakeFactory` takes the place of :class:`pytest_smol.factory.MachineFactory`,
+:class:`FakeFactory` takes the place of :class:`pytest_smol.pool.factory.MachineFactory`,
 and all of the host's side but QEMU and the file server is real: a
-:class:`FakeMachine` is a :class:`pytest_smol.machine.Machine` whose sockets
+:class:`FakeMachine` is a :class:`pytest_smol.machine.machine.Machine` whose sockets
 lead to a :class:`Process` or to a :class:`Script`.
 """
 
@@ -23,22 +23,23 @@ from threading import Lock
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
-from pytest_smol.accel import Accelerator
-from pytest_smol.admission import Ledger
-from pytest_smol.consoles import Consoles
-from pytest_smol.factory import MachineFactory
-from pytest_smol.image import base_view
-from pytest_smol.interpreter import start_command
-from pytest_smol.machine import Machine, OutputSink
-from pytest_smol.options import Settings
-from pytest_smol.qemu import PORTS, Emulator, Hardware
-from pytest_smol.rundir import RunDirectory
-from pytest_smol.snapshots import Origin, Snapshot
-from pytest_smol.usage import Usage
-from pytest_smol.virtiofs.state import TreeState
-from pytest_smol.virtiofs.tree import Tree
+from pytest_smol.engines.qemu.accelerator import Accelerator
+from pytest_smol.engines.qemu.command_line import PORTS, Hardware
+from pytest_smol.engines.qemu.program import Emulator
+from pytest_smol.guest_os.host_view import base_view
+from pytest_smol.guest_os.interpreter import start_command
+from pytest_smol.host.run_directory import RunDirectory
+from pytest_smol.machine.consoles import Consoles
+from pytest_smol.machine.machine import Machine, OutputSink
+from pytest_smol.pool.admission import Ledger
+from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.pool.usage import Usage
+from pytest_smol.protocol.wire import FROM_GUEST, Decoder, Message, encode
+from pytest_smol.settings import Settings
+from pytest_smol.snapshots.base_cache import Origin, Snapshot
+from pytest_smol.virtiofs.filesystem.state import TreeState
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.view import View
-from pytest_smol.wire import FROM_GUEST, Decoder, Message, encode
 from tests.plugin.guest_process import ROLES
 
 CHECKOUT = Path(__file__).resolve().parents[2]

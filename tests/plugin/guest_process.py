@@ -27,10 +27,11 @@ from typing import Any, NoReturn
 
 from _pytest.cacheprovider import Cache
 
-from pytest_smol.guest import plugin, runner, supervisor
+from pytest_smol.guest import runner, supervisor
+from pytest_smol.guest.artifacts.written_files import Layer
 from pytest_smol.guest.port import Port
-from pytest_smol.guest.pump import start_pump
-from pytest_smol.guest.writes import Layer
+from pytest_smol.guest.session import plugin
+from pytest_smol.guest.terminal.pump import start_pump
 
 #: linux/prctl.h
 PR_SET_PDEATHSIG = 1

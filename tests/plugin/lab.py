@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 # Here and not where it is needed: pytester forgets the modules that a test imports.
-import pytest_smol.session as smol_session
+import pytest_smol.session.run as smol_session
 from tests.plugin.fakes import FirstProcess, Guest, Record, factory_of
 
 #: The longest that one run of pytest may take, in seconds: a run that hangs fails, and stops no others.

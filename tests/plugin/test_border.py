@@ -163,11 +163,11 @@ def test_without_qemu_smol_ends_before_anything(lab: Lab, home: Path) -> None:
 
 
 def test_insisting_on_kvm_without_kvm(lab: Lab, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_smol import accel, qemu
+    from pytest_smol.engines.qemu import accelerator, program
     from tests.plugin.fakes import EMULATOR
 
-    monkeypatch.setattr(accel, "probe", lambda: "there is no /dev/kvm")
-    monkeypatch.setattr(qemu, "find", lambda program: EMULATOR)
+    monkeypatch.setattr(accelerator, "probe", lambda: "there is no /dev/kvm")
+    monkeypatch.setattr(program, "find", lambda program: EMULATOR)
     lab.project(test_a=MARKED)
     outcome = lab.plain("--smol", "--smol-accel=kvm")
     said = "\n".join(outcome.err)

@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from pytest_smol.admission import Ledger
-from pytest_smol.wire import Message
+from pytest_smol.pool.admission import Ledger
+from pytest_smol.protocol.wire import Message
 from tests.plugin import fakes
 from tests.plugin.lab import Lab, letters
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol import artifacts, homecoming
-from pytest_smol.wire import Message
+from pytest_smol.artifacts import collector
+from pytest_smol.artifacts import files as artifact_files
+from pytest_smol.protocol.wire import Message
 from tests.plugin.fakes import Script
 from tests.plugin.lab import Lab
 from tests.plugin.test_lies import FINISH, FRESH, START, report
@@ -149,8 +150,8 @@ def test_a_file_in_pieces_of_different_files_is_none_of_them(lab: Lab) -> None:
 
 
 def test_more_than_a_test_may_send(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(homecoming, "MAX_TEST_BYTES", 10)
-    monkeypatch.setattr(homecoming, "MAX_TEST_FILES", 3)
+    monkeypatch.setattr(collector, "MAX_TEST_BYTES", 10)
+    monkeypatch.setattr(collector, "MAX_TEST_FILES", 3)
     lab.project(test_a=ONE_TEST, pytest_ini="[pytest]\nsmol_artifacts = *.xml\n")
     files = [a_file("a.xml", b"12345678"), a_file("b.xml", b"123")]
     outcome = lab.smol("--smol", "-rP", forks=[Script(one_test(*files))])
@@ -192,7 +193,7 @@ def test_a_full_disk_is_one_error_of_the_test_whose_file_it_was(
         """,
         pytest_ini=INI,
     )
-    monkeypatch.setattr(artifacts, "_place", full)
+    monkeypatch.setattr(artifact_files, "_place", full)
     outcome = lab.smol("--smol", "-rA")
     assert outcome.status == 1, outcome
     assert outcome.text.count("hint: free some space") == 1

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pytest_smol import closing, grouprun, guestsession
-from pytest_smol.wire import Message
+from pytest_smol.protocol.wire import Message
+from pytest_smol.session import group_run, guest_session, run_end
 from tests.plugin.fakes import Script
 from tests.plugin.lab import Lab, letters
 from tests.plugin.test_lies import FINISH, FRESH, START, TWO_TESTS, Says, report
@@ -22,7 +22,7 @@ def framed(body: bytes) -> bytes:
 
 
 def raw_report(data: str) -> bytes:
-    """A report of JSON that :func:`~pytest_smol.wire.encode` would not write."""
+    """A report of JSON that :func:`~pytest_smol.protocol.wire.encode` would not write."""
     return framed(b'{"type": "report", "index": 0, "data": {%s}}' % data.encode("ascii"))
 
 
@@ -118,7 +118,7 @@ NODES: Message = {
 def test_what_a_run_keeps_of_a_test_is_bounded(
     lab: Lab, flood: Message, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouprun, "MAX_KEPT", 100_000)
+    monkeypatch.setattr(group_run, "MAX_KEPT", 100_000)
     lab.project(test_a=TWO_TESTS)
     outcome = lab.smol("--smol", "-v", "-s", forks=[Script([FRESH, START, *[flood] * 25])])
     assert outcome.status == 1, outcome
@@ -130,7 +130,7 @@ def test_what_a_run_keeps_of_a_test_is_bounded(
 def test_what_a_run_keeps_of_collection_is_bounded(
     lab: Lab, flood: Message, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guestsession, "MAX_COLLECTED", 100_000)
+    monkeypatch.setattr(guest_session, "MAX_COLLECTED", 100_000)
     lab.project(test_a=TWO_TESTS)
     begin: Message = {"type": "collecting", "nodeid": "test_a.py"}
     outcome = lab.smol("--smol", session=Script([begin, *[flood] * 25]))
@@ -141,7 +141,7 @@ def test_what_a_run_keeps_of_collection_is_bounded(
 
 
 def test_what_a_run_keeps_of_its_end_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closing, "MAX_KEPT", 100_000)
+    monkeypatch.setattr(run_end, "MAX_KEPT", 100_000)
     lab.project(conftest="def pytest_sessionfinish(): pass\n", test_a="def test_a(): pass\n")
     says = [FRESH, {"type": "replayed"}, *[FLOODS["warnings"]] * 25]
     outcome = lab.smol("--smol", "--collect-only", forks=[Script(says)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.wire import Message
+from pytest_smol.protocol.wire import Message
 from tests.plugin.fakes import Script
 from tests.plugin.lab import Lab, letters
 

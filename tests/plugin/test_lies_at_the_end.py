@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_smol.wire import Message
+from pytest_smol.protocol.wire import Message
 from tests.plugin.fakes import Script
 from tests.plugin.lab import Lab
 from tests.plugin.test_lies import FRESH, Says

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_smol import cpio
+from pytest_smol.guest_os import cpio
 
 
 def unpack(data: bytes) -> Iterator[tuple[str, dict[str, int], bytes]]:

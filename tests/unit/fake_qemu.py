@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pytest_smol.qemu import Emulator
+from pytest_smol.engines.qemu.program import Emulator
 
 _PROGRAM = """#!{python}
 import json, os, select, signal, struct, sys, time

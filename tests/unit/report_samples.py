@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.wire import FROM_GUEST, Decoder, encode
+from pytest_smol.protocol.wire import FROM_GUEST, Decoder, encode
 
 SUITE = """
 import pytest, sys, warnings

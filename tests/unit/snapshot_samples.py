@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_smol.accel import Accelerator
-from pytest_smol.qemu import Emulator, Hardware
-from pytest_smol.snapshots import BaseCache, Origin, Snapshot, key_of
-from pytest_smol.virtiofs.observe import Observation
-from pytest_smol.virtiofs.state import TreeState
+from pytest_smol.engines.qemu.accelerator import Accelerator
+from pytest_smol.engines.qemu.command_line import Hardware
+from pytest_smol.engines.qemu.program import Emulator
+from pytest_smol.snapshots.base_cache import BaseCache, Origin, Snapshot, key_of
+from pytest_smol.virtiofs.dependencies.recorder import FileDependency
+from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.view import View
 
 HARDWARE = Hardware(Emulator("/qemu", (10, 0, 0), "identity"), Accelerator("tcg", "max", ""), memory=1)
@@ -20,13 +21,13 @@ RAM = b"head" + bytes(200_000) + b"tail" + bytes(100_000)
 STATE = b"device state"
 
 
-def observed(path: Path) -> Observation:
+def observed(path: Path) -> FileDependency:
     """``path`` as a guest has seen it."""
     try:
         st = os.lstat(path)
     except FileNotFoundError:
-        return Observation(str(path), 0, 0, 0, 0)
-    return Observation(str(path), st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns)
+        return FileDependency(str(path), 0, 0, 0, 0)
+    return FileDependency(str(path), st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns)
 
 
 class Builder:
@@ -40,7 +41,7 @@ class Builder:
         self.count += 1
         (directory / "ram").write_bytes(RAM)
         (directory / "state").write_bytes(STATE)
-        tree = TreeState(observations=tuple(map(observed, self.seen)), flags=7)
+        tree = TreeState(dependencies=tuple(map(observed, self.seen)), flags=7)
         return Snapshot(HARDWARE, VIEW, directory / "ram", directory / "state", tree)
 
 

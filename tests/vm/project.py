@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol import cache
+from pytest_smol.host import cache_directory
 
 __all__ = [
     "Case",
@@ -56,7 +56,7 @@ def machines(*places: Path) -> dict[int, str]:
 
 def share_boot_files(home: Path) -> None:
     """Let the cache below the XDG_CACHE_HOME ``home`` have the user's kernel, but nothing else."""
-    boot = cache.location(os.environ) / "boot"
+    boot = cache_directory.location(os.environ) / "boot"
     boot.mkdir(parents=True, exist_ok=True)
     own = home / "pytest-smol"
     own.mkdir(mode=0o700, parents=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from pytest_smol.errors import HostError, SmolError
-from pytest_smol.factory import MachineFactory
-from pytest_smol.groups import flavour_of
-from pytest_smol.guestsession import GuestSession, Project
-from pytest_smol.options import Settings
-from pytest_smol.pool import Pool
-from pytest_smol.reports import ReportBuilder
+from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.pool.pool import Pool
+from pytest_smol.reports.builder import ReportBuilder
+from pytest_smol.session.guest_session import GuestSession, Project
+from pytest_smol.session.placement import spec_of
+from pytest_smol.settings import Settings
 
 pytestmark = pytest.mark.vm
 
@@ -59,7 +59,7 @@ def test_a_fork_reads_a_file_that_is_younger_than_its_snapshot(
     (tmp_path / "test_fresh.py").write_text(TEST)
     project = Project((), ("pytest",), tmp_path, tmp_path, tuple(sys.path), {})
     settings = Settings(everything=True)
-    guest = GuestSession(factory, project, flavour_of(settings), ReportBuilder(pytestconfig))
+    guest = GuestSession(factory, project, spec_of(settings), ReportBuilder(pytestconfig))
     try:
         guest.start(settings.timeout)
         for word in ("first", "second"):

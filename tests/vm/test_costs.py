@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol.factory import MachineFactory
-from pytest_smol.groups import flavour_of
-from pytest_smol.guestsession import GuestSession, Project
-from pytest_smol.machine import Machine
-from pytest_smol.options import Settings
-from pytest_smol.pool import Pool
-from pytest_smol.reports import ReportBuilder
-from pytest_smol.snapshots import Snapshot
+from pytest_smol.machine.machine import Machine
+from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.pool.pool import Pool
+from pytest_smol.reports.builder import ReportBuilder
+from pytest_smol.session.guest_session import GuestSession, Project
+from pytest_smol.session.placement import spec_of
+from pytest_smol.settings import Settings
+from pytest_smol.snapshots.base_cache import Snapshot
 
 pytestmark = pytest.mark.vm
 
@@ -68,7 +68,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     settings = Settings(everything=True)
     with MachineFactory(settings, print) as factory:
         project = Project((), ("pytest",), root, root, tuple(sys.path), {})
-        guest = GuestSession(factory, project, flavour_of(settings), ReportBuilder(pytestconfig))
+        guest = GuestSession(factory, project, spec_of(settings), ReportBuilder(pytestconfig))
         guest.start(settings.timeout)
         pool = Pool(factory, ahead=0)
         yield Forks(factory, pool, guest.snapshot)

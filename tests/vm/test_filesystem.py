@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.image import base_view
+from pytest_smol.guest_os.host_view import base_view
 from pytest_smol.virtiofs.view import View
 from tests.vm.guest import facts
 from tests.vm.project import Project, Result

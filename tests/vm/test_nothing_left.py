@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol.pool import forks_ahead
+from pytest_smol.pool.pool import forks_ahead
 from tests.vm.project import Project, Run, machines, share_boot_files, wait_until
 
 pytestmark = pytest.mark.vm

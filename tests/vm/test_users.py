@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol import bootfiles, cache
+from pytest_smol.guest_os import boot_files
+from pytest_smol.host import cache_directory
 from tests.vm.environment import make_environment
 from tests.vm.project import Project
 
@@ -148,7 +149,7 @@ def python(home: Path) -> str:
 @pytest.fixture(scope="module")
 def kernel(home: Path) -> Path:
     """A copy of the default kernel and its modules that everybody can read."""
-    files = bootfiles.prepare(cache.directory(), None, lambda text: None)
+    files = boot_files.prepare(cache_directory.directory(), None, lambda text: None)
     tree = files.kernel.parent.parent
     shutil.copytree(tree, home / "kernel", symlinks=True)
     (home / "kernel").chmod(0o755)

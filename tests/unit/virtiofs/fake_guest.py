@@ -6,8 +6,8 @@ import struct
 from collections.abc import Sequence
 
 from pytest_smol.virtiofs import fuse
-from pytest_smol.virtiofs.memory import Memory, Region, Segment
-from pytest_smol.virtiofs.vring import Addresses, Vring
+from pytest_smol.virtiofs.virtio.memory import Memory, Region, Segment
+from pytest_smol.virtiofs.virtio.vring import Addresses, Vring
 
 GUEST = 0x10_0000  # guest-physical address at which the memory starts
 QEMU = 0x7F00_0000_0000  # and where it lies "in QEMU"

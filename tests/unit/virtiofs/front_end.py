@@ -10,11 +10,11 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from pytest_smol.virtiofs import vhost_user as vu
-from pytest_smol.virtiofs.mount import Mount
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
-from pytest_smol.virtiofs.tree import Tree
-from pytest_smol.virtiofs.vhost_message import MessageType as T
+from pytest_smol.virtiofs.vhost_user import session as vu
+from pytest_smol.virtiofs.vhost_user.backend import Mount
+from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
 from tests.unit.virtiofs.fake_guest import GUEST, BytesMemory, Driver, request
 
 PATIENCE = 60.0  # seconds until a test gives up; none waits that long when all is well

@@ -8,8 +8,8 @@ import struct
 import pytest
 
 from pytest_smol.virtiofs import fuse
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.fuse import Opcode
-from pytest_smol.virtiofs.tree import Tree
 from tests.unit.virtiofs.fake_guest import request
 
 ROOM = 1 << 17

@@ -5,11 +5,11 @@ import struct
 from pathlib import Path
 
 import pytest
-from fake_guest import request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_smol.virtiofs import fuse
+from tests.unit.virtiofs.fake_guest import request
 
 HEADER = Path("/usr/include/linux/fuse.h")
 # Sizes that the kernel's header gives; entry_out and attr_out stand here without their fuse_attr.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_smol.virtiofs.globs import Globs
+from pytest_smol.virtiofs.hiding.globs import Globs
 
 PATTERNS = [
     *(".env*", "id_rsa", "*.ppk", ".config/gcloud", "conf/*/s?[!0-9].y", "/abs/x", "a/**/b", "d/**", "e/"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_smol.virtiofs.listing import DirectoryEntry, Listing, Listings, scan
+from pytest_smol.virtiofs.filesystem.listing import DirectoryEntry, Listing, Listings, scan
 
 
 def entries(*names: bytes) -> list[DirectoryEntry]:

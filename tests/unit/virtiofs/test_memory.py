@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_smol.errors import ProtocolError
-from pytest_smol.virtiofs import memory
-from pytest_smol.virtiofs.memory import ProcessMemory, Region
+from pytest_smol.virtiofs.virtio import memory
+from pytest_smol.virtiofs.virtio.memory import ProcessMemory, Region
 
 LOW = Region(0, 0x1000, 0x10000)
 HIGH = Region(0x4000, 0x2000, 0x90000)

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_guest import request
 
 from pytest_smol.errors import ProtocolError
-from pytest_smol.virtiofs import vhost_user as vu
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.fuse import Opcode
 from pytest_smol.virtiofs.server import Server
-from pytest_smol.virtiofs.tree import Tree
-from pytest_smol.virtiofs.vhost_message import MessageType as T
+from pytest_smol.virtiofs.vhost_user import session as vu
+from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
 from pytest_smol.virtiofs.view import Content, View
+from tests.unit.virtiofs.fake_guest import request
 from tests.unit.virtiofs.front_end import FrontEnd, wait
 
 

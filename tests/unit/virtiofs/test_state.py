@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pytest_smol.virtiofs.state import TreeState
+from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.view import Directory, HostPath, View
 
 

@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_guest import request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_smol.host.beneath import Beneath
 from pytest_smol.virtiofs import fuse
-from pytest_smol.virtiofs.beneath import Beneath
+from pytest_smol.virtiofs.dependencies.recorder import changed
+from pytest_smol.virtiofs.filesystem.host_files import Files
+from pytest_smol.virtiofs.filesystem.state import TreeState
+from pytest_smol.virtiofs.filesystem.tree import FLAGS, VALID, Tree
 from pytest_smol.virtiofs.fuse import InitFlag, Opcode
-from pytest_smol.virtiofs.hiding import Hiding
-from pytest_smol.virtiofs.hostfiles import Files
-from pytest_smol.virtiofs.observe import changed
-from pytest_smol.virtiofs.secrets import Secrets
-from pytest_smol.virtiofs.state import TreeState
-from pytest_smol.virtiofs.tree import FLAGS, VALID, Tree
+from pytest_smol.virtiofs.hiding.rules import Hiding
+from pytest_smol.virtiofs.hiding.secrets import Secrets
 from pytest_smol.virtiofs.view import Content, Directory, HostPath, Link, View
+from tests.unit.virtiofs.fake_guest import request
 from tests.unit.virtiofs.fuse_client import ALL, ROOM, Client, fails
 
 
@@ -530,7 +530,7 @@ def test_a_tree_goes_on_where_a_frozen_one_stopped(client: Client, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "broken", [{}, {"nodes": None}, {"devices": ["x"]}, {"observations": [[]]}, {"flags": None}]
+    "broken", [{}, {"nodes": None}, {"devices": ["x"]}, {"dependencies": [[]]}, {"flags": None}]
 )
 def test_a_state_that_is_none_is_refused(broken: dict[str, object]) -> None:
     table = {**TreeState().to_json(), **broken} if broken else {}
@@ -545,7 +545,7 @@ def test_what_was_looked_up_listed_or_missed_is_observed(client: Client, tmp_pat
     client.walk("/host/seen/f")
     client.lookup(client.walk("/host"), b"missing")
     client.list(client.walk("/host/plain"))
-    rows = client.tree.freeze().observations
+    rows = client.tree.freeze().dependencies
     got = {(row.path[len(str(tmp_path)) :], bool(row.mode), bool(row.names)) for row in rows}
     assert got == {
         ("", True, False),
@@ -563,7 +563,7 @@ def test_what_was_looked_up_listed_or_missed_is_observed(client: Client, tmp_pat
 def test_a_host_path_of_the_view_that_is_missing_is_observed(client: Client, tmp_path: Path) -> None:
     with fails(errno.ENOENT):
         client.lookup(1, b"gone")
-    rows = client.tree.freeze().observations
+    rows = client.tree.freeze().dependencies
     assert changed(rows) is None
     (tmp_path / "no such").touch()
     assert changed(rows) == f"{tmp_path}/no such: was not there before"
@@ -584,6 +584,6 @@ def test_the_hosts_whole_root_may_be_a_view() -> None:
     assert client.getattr(1)["ino"] == os.stat("/").st_ino
     assert client.lookup(client.walk("/usr"), b"bin")["ino"] == os.lstat("/usr/bin").st_ino
     assert {row[2] for row in client.list(1)} >= {b".", b"..", b"usr", b"etc"}
-    paths = {row.path for row in client.tree.freeze().observations}
+    paths = {row.path for row in client.tree.freeze().dependencies}
     assert {"/", "/usr", "/usr/bin"} <= paths
     assert not any(path.startswith("//") for path in paths)

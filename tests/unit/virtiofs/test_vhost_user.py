@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_smol.errors import ProtocolError
-from pytest_smol.virtiofs import vhost_user as vu
-from pytest_smol.virtiofs.memory import Region
-from pytest_smol.virtiofs.vhost_message import Decoder, Message, MessageType, encode
-from pytest_smol.virtiofs.vring import Addresses
+from pytest_smol.virtiofs.vhost_user import session as vu
+from pytest_smol.virtiofs.vhost_user.messages import Decoder, Message, MessageType, encode
+from pytest_smol.virtiofs.virtio.memory import Region
+from pytest_smol.virtiofs.virtio.vring import Addresses
 
 T = MessageType
 

@@ -4,12 +4,12 @@ import contextlib
 import struct
 
 import pytest
-from fake_guest import GUEST, QEMU, BytesMemory, Driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_smol.errors import ProtocolError
-from pytest_smol.virtiofs.vring import MAX_CHAIN_BYTES, Addresses, Vring
+from pytest_smol.virtiofs.virtio.vring import MAX_CHAIN_BYTES, Addresses, Vring
+from tests.unit.virtiofs.fake_guest import GUEST, QEMU, BytesMemory, Driver
 
 
 def upper(request: bytes, room: int) -> bytes:

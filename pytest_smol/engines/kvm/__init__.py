@@ -1,0 +1,1 @@
+"""KVM's own interface: for now the probe that times a loop on the processor."""

@@ -1,0 +1,96 @@
+"""QEMU's command line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_smol.engines.qemu.accelerator import Accelerator
+from pytest_smol.engines.qemu.program import Emulator
+
+__all__ = ["FS_TAG", "PORTS", "Hardware", "Kernel", "command_line", "devices"]
+
+#: The virtio-fs tag that guest/init mounts.
+FS_TAG = "smol"
+
+#: virtio-serial ports by name, in the order in which they stand on the command line.
+PORTS = ("control", "lifecycle", "stdout", "stderr", "terminal")
+
+#: Chardevs that QEMU inherits as connected sockets: QMP, the console, the ports and virtio-fs.
+CHARDEVS = ("qmp", "console", *PORTS, "fs")
+
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a guest runs on; equal for a snapshot and all that is restored from it. Memory in MiB."""
+
+    emulator: Emulator
+    accelerator: Accelerator
+    memory: int = 512
+    cpus: int = 1
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a cold boot loads; a restored machine needs none of it."""
+
+    image: Path
+    initramfs: Path
+    command_line: str
+
+
+def _chardev(name: str, fd: int) -> list[str]:
+    return ["-chardev", f"socket,id={name},fd={fd}"]
+
+
+def _memory(hardware: Hardware, ram: Path, private: bool) -> str:
+    backend = f"memory-backend-file,id=m0,size={hardware.memory}M,mem-path={_escaped(str(ram))}"
+    return backend + (",share=off,readonly=on,rom=off" if private else ",share=on")
+
+
+def _escaped(value: str) -> str:
+    """``value`` inside a QEMU option list, where a comma is written twice."""
+    return value.replace(",", ",,")
+
+
+def command_line(
+    hardware: Hardware,
+    ram: Path,
+    fds: Sequence[int],
+    *,
+    private: bool = False,
+    kernel: Kernel | None = None,
+) -> list[str]:
+    """The arguments of one QEMU process.
+
+    ``fds`` are the inherited sockets in the order of :data:`CHARDEVS`. With
+    ``kernel`` the machine boots; without, it waits for a state to be loaded.
+    ``private`` maps the memory file copy-on-write, so that it is never written.
+    """
+    arguments = [hardware.emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    arguments += ["-sandbox", _SANDBOX, "-machine", "microvm,acpi=on,memory-backend=m0"]
+    arguments += ["-accel", hardware.accelerator.name, "-cpu", hardware.accelerator.cpu]
+    arguments += ["-m", f"{hardware.memory}M", "-smp", str(hardware.cpus)]
+    arguments += ["-object", _memory(hardware, ram, private)]
+    for name, fd in zip(CHARDEVS, fds, strict=True):
+        arguments += _chardev(name, fd)
+    arguments += ["-mon", "chardev=qmp,mode=control", "-serial", "chardev:console"]
+    arguments += ["-device", "virtio-serial-device"]
+    for port in PORTS:
+        arguments += ["-device", f"virtserialport,chardev={port},name=smol.{port}"]
+    arguments += ["-device", f"vhost-user-fs-device,chardev=fs,tag={FS_TAG},queue-size=128"]
+    if kernel is None:
+        return [*arguments, "-incoming", "defer", "-S"]
+    return [*arguments, *_boot(kernel)]
+
+
+def devices(hardware: Hardware) -> list[str]:
+    """All of a command line that makes a machine what a snapshot fits: the same for all runs."""
+    return command_line(hardware, Path(), range(len(CHARDEVS)))
+
+
+def _boot(kernel: Kernel) -> list[str]:
+    return ["-kernel", str(kernel.image), "-initrd", str(kernel.initramfs), "-append", kernel.command_line]

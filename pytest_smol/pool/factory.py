@@ -1,0 +1,237 @@
+"""Makes machines, and kills what is left of them: the one owner of processes and files of a run."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pytest_smol.engines.confinement import domains
+from pytest_smol.engines.qemu import accelerator, command_line, program
+from pytest_smol.engines.qemu.command_line import Hardware, Kernel
+from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
+from pytest_smol.guest_os import boot_files
+from pytest_smol.guest_os.host_view import base_view, hiding
+from pytest_smol.guest_os.interpreter import start_command
+from pytest_smol.host import cache_directory
+from pytest_smol.host.resources import require_memory
+from pytest_smol.host.run_directory import RunDirectory, sweep
+from pytest_smol.machine.consoles import Consoles
+from pytest_smol.machine.machine import Machine, OutputSink
+from pytest_smol.pool.admission import Ledger
+from pytest_smol.pool.usage import Usage
+from pytest_smol.settings import Settings
+from pytest_smol.snapshots.base_cache import BaseCache, Origin, Snapshot, key_of
+from pytest_smol.virtiofs.filesystem.tree import FLAGS, Tree
+from pytest_smol.virtiofs.server import Server
+from pytest_smol.virtiofs.view import View
+
+__all__ = ["MachineFactory", "fresh_identity"]
+
+#: A boot is tried this often before it is reported as failed.
+BOOT_ATTEMPTS = 3
+
+#: A boot in which nothing happens for so long (no console line, no file request), in seconds, is stuck.
+_STALL = 30.0
+
+#: The longest that a boot may take altogether, in seconds.
+_BOOT_LIMIT = 300.0
+
+
+def fresh_identity() -> dict[str, Any]:
+    """What makes a machine differ from its siblings; the guest takes it on before any test code."""
+    return {
+        "entropy": secrets.token_hex(64),
+        "time_ns": time.time_ns(),
+        "hostname": f"smol-{secrets.token_hex(4)}",
+        "machine_id": secrets.token_hex(16),
+        "boot_id": str(uuid.uuid4()),
+    }
+
+
+class MachineFactory:
+    """What machines of one run are made with. A context manager: leaving it leaves nothing behind.
+
+    ``progress`` is told in a few words what takes long; the run's directory is
+    made in ``parent``. Raises :class:`HostError` where the host cannot run
+    machines.
+    """
+
+    def __init__(
+        self, settings: Settings, progress: Callable[[str], None], parent: Path | None = None
+    ) -> None:
+        self._progress = progress
+        self.emulator = program.find(settings.qemu)
+        self.accelerator = accelerator.choose(settings.accel)
+        level = domains.probe(self.emulator.path, self.accelerator)
+        if settings.require_confinement:
+            domains.require(self.accelerator, level)
+        cache = cache_directory.directory()
+        self.boot_files = boot_files.prepare(cache, settings.kernel, progress)
+        self._bases = BaseCache(cache)
+        self.ledger = Ledger.of_user()
+        self._machines: set[Machine] = set()
+        self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
+        sweep()
+        with ExitStack() as stack:
+            self.directory = stack.enter_context(RunDirectory(parent)).path
+            self._server = stack.enter_context(Server())
+            self._spawners = stack.enter_context(
+                domains.Spawners(self.emulator.path, self.accelerator, level)
+            )
+            stack.callback(self._close_all)
+            self._stack = stack.pop_all()
+        self.view = base_view(hidden=hiding(settings.hide, settings.show))
+        self.usage = Usage()
+        #: Host paths that machines asked for and did not get.
+        self.hidden: set[str] = set()
+
+    def hardware(self, memory: int) -> Hardware:
+        """What a guest of ``memory`` MiB runs on."""
+        return Hardware(self.emulator, self.accelerator, memory)
+
+    def _command_line(self) -> str:
+        return boot_files.command_line(boot_files.tsc_khz(), start_command())
+
+    def facts(self, memory: int) -> dict[str, Any]:
+        """All that can change a base snapshot, JSON-ready: see ``key_of``."""
+        return {
+            "emulator": [self.emulator.path, self.emulator.identity],
+            "accelerator": [self.accelerator.name, self.accelerator.cpu],
+            "memory": memory,
+            "cpus": self.hardware(memory).cpus,
+            "boot": [self.boot_files.digest, self._command_line()],
+            "devices": command_line.devices(self.hardware(memory)),
+            "server": int(FLAGS),
+            "view": self.view.to_json(),
+        }
+
+    def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
+        """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
+        require_memory(memory)
+        hardware = self.hardware(memory)
+        kernel = Kernel(self.boot_files.kernel, self.boot_files.initramfs, self._command_line())
+
+        def build(directory: Path) -> Snapshot:
+            self._progress("making a base snapshot for this interpreter (once)")
+            return self._boot(hardware, kernel, directory)
+
+        return self._bases.checkout(key_of(self.facts(memory)), hardware, self.view, target, build)
+
+    def _boot(self, hardware: Hardware, kernel: Kernel, directory: Path) -> Snapshot:
+        for attempt in range(1, BOOT_ATTEMPTS + 1):
+            try:
+                return self._try_boot(hardware, kernel, directory)
+            except MachineError as error:
+                failure = error
+            self._progress(f"boot {attempt} of at most {BOOT_ATTEMPTS} failed: {failure.message}")
+        raise BootFailed(
+            f"the guest did not get ready in {BOOT_ATTEMPTS} attempts: {failure.message}",
+            evidence=failure.evidence,
+            remedy=failure.remedy
+            or "pytest-smol doctor tells what this host lacks; smol_kernel names another guest kernel",
+        ) from failure
+
+    def _try_boot(self, hardware: Hardware, kernel: Kernel, directory: Path) -> Snapshot:
+        ram = directory / "ram"
+        with ram.open("wb") as file:
+            file.truncate(hardware.memory << 20)
+        spawn = self._spawners.for_maker(directory, kernel.image, kernel.initramfs).spawn
+        with Machine(hardware, ram, self._server, Tree(self.view), kernel=kernel, spawn=spawn) as machine:
+            self.keep_console(machine, f"base {hardware.memory}")
+            try:
+                self._wait_ready(machine)
+            except MachineError as error:
+                error.evidence = "\n".join(filter(None, (error.evidence, machine.last_words())))
+                raise
+            state = directory / "state"
+            return Snapshot(hardware, self.view, ram, state, machine.freeze(state))
+
+    def _wait_ready(self, machine: Machine) -> None:
+        """Wait for ``ready`` for as long as there is progress. Raises :class:`MachineError`."""
+        limit = time.monotonic() + _BOOT_LIMIT
+        seen = -1
+        while True:
+            try:
+                message = machine.receive(min(time.monotonic() + _STALL, limit))
+            except MachineTimeout:
+                progress = machine.console.total + machine.mount.requests.total()
+                if progress == seen or time.monotonic() >= limit:
+                    raise
+                seen = progress
+            else:
+                if message["type"] == "ready":
+                    return
+
+    def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
+        """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""
+        tree = Tree(view, snapshot.tree, asked=self.hidden)
+        spawn = self._spawners.for_maker(snapshot.ram.parent).spawn
+        machine = Machine(
+            snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output, spawn=spawn
+        )
+        return self._restored(snapshot, machine)
+
+    def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
+        """A machine that shares the memory of ``snapshot`` until it writes."""
+        begin = time.monotonic()
+        tree = Tree(snapshot.view, snapshot.tree, final=True, asked=self.hidden)
+        spawn = self._spawners.for_forks(snapshot.ram, snapshot.state).spawn
+        machine = Machine(
+            snapshot.hardware,
+            snapshot.ram,
+            self._server,
+            tree,
+            private=True,
+            on_output=on_output,
+            spawn=spawn,
+        )
+        self._restored(snapshot, machine)
+        self.usage.forked(machine, begin)
+        return machine
+
+    def _restored(self, snapshot: Snapshot, machine: Machine) -> Machine:
+        self._machines.add(machine)
+        try:
+            machine.restore(snapshot.state)
+        except BaseException:
+            self.retire(machine)
+            raise
+        return machine
+
+    def keep_console(self, machine: Machine, title: str) -> None:
+        """Keep what the console of ``machine``, which is there for ``title``, shows, if that is wanted."""
+        machine.keep_console(self.consoles.open(title))
+
+    def retire(self, machine: Machine) -> None:
+        """Kill a machine that is no longer needed; idempotent."""
+        machine.close()
+        self.usage.ended(machine)
+        self._machines.discard(machine)
+
+    def kill_all(self) -> None:
+        """Send every machine its death, those too that another thread is about to make."""
+        for machine in list(self._machines):
+            machine.kill()
+
+    def _close_all(self) -> None:
+        while self._machines:
+            self._machines.pop().close()
+
+    def close(self) -> None:
+        """Kill every machine and remove every file of the run; idempotent."""
+        self._stack.close()
+
+    def __enter__(self) -> MachineFactory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

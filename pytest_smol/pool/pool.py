@@ -1,0 +1,150 @@
+"""Forks made ahead of need, and buried aside: while a test runs, the next one's machine gets ready."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+
+from pytest_smol.errors import ProtocolError, SmolError
+from pytest_smol.host.resources import cores
+from pytest_smol.machine.machine import Machine, OutputSink
+from pytest_smol.pool.admission import Claim
+from pytest_smol.pool.factory import MachineFactory, fresh_identity
+from pytest_smol.snapshots.base_cache import Snapshot
+
+__all__ = ["Pool", "forks_ahead"]
+
+#: The most forks that wait for a test; more would only wait longer.
+_MOST = 4
+
+#: How long a fork may take to become distinct, in seconds; generous, for a busy host.
+_PATIENCE = 60.0
+
+
+def forks_ahead(environ: Mapping[str, str]) -> int:
+    """How many forks to make ahead: one for each core, within reason, and none where there is one core.
+
+    To make one takes longer than a trivial test, so one less would leave a core idle now and then.
+
+    The workers of pytest-xdist share the cores: its PYTEST_XDIST_WORKER_COUNT says how many there are.
+    """
+    workers = max(1, int(environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    share = cores() // workers
+    return min(_MOST, share) if share > 1 else 0
+
+
+class Pool:
+    """The forks of one run; each is handed out once, and has a claim in the factory's ledger.
+
+    A context manager: close it before the factory.
+    """
+
+    def __init__(self, factory: MachineFactory, ahead: int) -> None:
+        self._factory = factory
+        self._ledger = factory.ledger
+        self._most = ahead
+        # One more than make machines, so that none has to wait for the burial of another.
+        self._threads = ThreadPoolExecutor(ahead + 1, thread_name_prefix="smol-pool")
+        self._ready: dict[Path, deque[Future[Machine]]] = defaultdict(deque)
+        self._planned: dict[Path, int] = {}
+        self._claims: dict[Machine, Claim] = {}
+        self._burials: list[Future[None]] = []
+
+    def plan(self, snapshot: Snapshot, groups: int) -> None:
+        """Say how many more groups will each need a fork of ``snapshot``."""
+        self._planned[snapshot.state] = groups
+
+    def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
+        """A machine that shares the memory of ``snapshot`` until it writes, distinct from its siblings.
+
+        Waits for room while it is other runs or workers that have it. Raises
+        :class:`~pytest_smol.errors.SmolError`.
+        """
+        machine = self._next(snapshot)
+        machine.on_output = on_output
+        self._make_ahead(snapshot)
+        return machine
+
+    def _next(self, snapshot: Snapshot) -> Machine:
+        ready = self._ready[snapshot.state]
+        if ready:
+            # What went wrong ahead of need may go well now: there was one machine more then.
+            with suppress(SmolError):
+                return ready.popleft().result()
+        return self._begin(snapshot, self._admit(snapshot.hardware.memory)).result()
+
+    def _admit(self, memory: int) -> Claim:
+        claim = self._ledger.claim(memory)
+        if claim is not None:
+            return claim
+        self._make_room()
+        if self._claims:
+            return self._ledger.claim_beside(memory, len(self._claims))
+        return self._ledger.wait(memory)
+
+    def _make_room(self) -> None:
+        """Give up what nothing needs yet, and wait until what is killed is gone with its memory."""
+        for ready in self._ready.values():
+            while ready:
+                with suppress(SmolError):
+                    self.retire(ready.popleft().result())
+        wait(self._burials)
+
+    def _begin(self, snapshot: Snapshot, claim: Claim) -> Future[Machine]:
+        return self._threads.submit(self._make, snapshot, claim)
+
+    def _make_ahead(self, snapshot: Snapshot) -> None:
+        ready = self._ready[snapshot.state]
+        wanted = min(self._planned.get(snapshot.state, 0), self._most)
+        waiting = sum(map(len, self._ready.values()))
+        with suppress(SmolError):  # what comes ahead of need can also come later
+            for _ in range(wanted - waiting):
+                claim = self._ledger.claim(snapshot.hardware.memory, spare=True)
+                if claim is None:
+                    break
+                ready.append(self._begin(snapshot, claim))
+
+    def _make(self, snapshot: Snapshot, claim: Claim) -> Machine:
+        try:
+            machine = self._forked(snapshot)
+        except BaseException:
+            self._ledger.release(claim)
+            raise
+        self._claims[machine] = claim
+        return machine
+
+    def _forked(self, snapshot: Snapshot) -> Machine:
+        machine = self._factory.fork(snapshot)
+        try:
+            machine.send({"type": "identity", "fresh": fresh_identity()})
+            if machine.receive(time.monotonic() + _PATIENCE)["type"] != "fresh":
+                raise ProtocolError("the guest did not acknowledge its new identity")
+        except BaseException:
+            self._factory.retire(machine)
+            raise
+        return machine
+
+    def keep_console(self, machine: Machine, title: str) -> None:
+        """As :meth:`MachineFactory.keep_console`."""
+        self._factory.keep_console(machine, title)
+
+    def retire(self, machine: Machine) -> None:
+        """Kill a machine at once; what is left of it is cleared away beside the way."""
+        machine.kill()
+        claim = self._claims.pop(machine, None)
+        if claim is not None:  # its memory is free before another machine has touched as much
+            self._ledger.release(claim)
+        self._burials = [each for each in self._burials if not each.done()]
+        self._burials.append(self._threads.submit(self._factory.retire, machine))
+
+    def close(self) -> None:
+        """End the threads, and with them what they are about to make; idempotent."""
+        for future in (future for ready in self._ready.values() for future in ready):
+            future.cancel()
+        self._factory.kill_all()
+        self._threads.shutdown(wait=True)
+        self._ledger.close()

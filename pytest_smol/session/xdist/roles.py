@@ -1,0 +1,281 @@
+"""What a process is in a distributed run: pytest-xdist's controller, one of its workers, or alone.
+
+The controller owns a directory in which the workers find the session snapshot
+that it made, and share what they make themselves. It names that directory in
+``workerinput``, and workers end the run through ``workeroutput``; both hold
+simple types only, which is what execnet can send. Nothing of pytest-xdist is
+imported: its hooks (xdist/newhooks.py) are optional.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _pytest.outcomes import Exit
+
+from pytest_smol.errors import NotEnoughMemory, SmolError
+from pytest_smol.reports.text import clean
+
+if TYPE_CHECKING:
+    from pytest_smol.host.run_directory import RunDirectory
+    from pytest_smol.session.guest_session import Project, SessionEnded
+    from pytest_smol.session.xdist.shared_sessions import Part
+    from pytest_smol.settings import Settings
+
+__all__ = ["Controller", "SingleProcess", "Worker", "role_of"]
+
+#: Our key in ``workerinput`` and ``workeroutput``.
+_KEY = "smol"
+
+#: What a worker has in ``workeroutput`` of paths that its machines asked for and did not get.
+_HIDDEN = "smol_hidden"
+
+#: The fields of a :class:`~pytest_smol.session.guest_session.Project` that a worker takes of its controller.
+_TOLD = ("args", "argv", "cwd", "sys_path", "env", "files", "screen", "uncaptured", "plugins")
+
+#: What a worker knows of the terminal: readline, which pytest imports, sets it for processes that it starts.
+_SIZE = ("COLUMNS", "LINES")
+
+
+def role_of(config: pytest.Config, sys_path: tuple[str, ...]) -> SingleProcess:
+    """What this process, which began with ``sys_path``, is.
+
+    pytest-xdist has read its options when pytest is configured.
+    """
+    if hasattr(config, "workerinput"):
+        return Worker(config)
+    option = config.option
+    distributes = getattr(option, "dist", "no") != "no" and getattr(option, "tx", None)
+    return Controller(config, sys_path) if distributes and not option.collectonly else SingleProcess()
+
+
+class SingleProcess:
+    """A run in one process. Also a plugin, which tells at the end what was hidden from tests."""
+
+    #: Whether tests are collected and run here.
+    runs_tests = True
+    #: Whether the run is to end before any test of this process.
+    over = False
+
+    def __init__(self) -> None:
+        #: Host paths that machines asked for and did not get.
+        self.hidden: set[str] = set()
+
+    def part(self) -> Part:
+        """What this process shares with others. Raises :class:`SmolError`."""
+        from pytest_smol.session.xdist.shared_sessions import Part
+
+        return Part(hidden=self.hidden)
+
+    def prepare(self, settings: Settings) -> str:
+        """Make ready for machines for every test; what the user is to know of it. Raises SmolError."""
+        return ""
+
+    def ends_in_collection(self, ended: SessionEnded) -> bool:
+        """Whether what ``ended`` a guest is shown as a collection that ended."""
+        return bool(ended.lines or ended.stop)
+
+    def give_up(self, error: pytest.UsageError | Exit) -> None:
+        """End the run with ``error``."""
+        raise error
+
+    def exits(self, stop: Exit) -> None:
+        """Take note that a test stops the run with ``stop``, which is raised next."""
+
+    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
+        if not self.hidden:
+            return
+        from pytest_smol.pool.usage import describe_hidden
+
+        line = describe_hidden(self.hidden.copy(), str(config.rootpath))
+        terminalreporter.write_line(clean(line).replace("\n", "^J"))
+
+
+class Controller(SingleProcess):
+    """pytest-xdist's controller: it runs no test, but has what workers share. Also its plugin."""
+
+    runs_tests = False
+
+    def __init__(self, config: pytest.Config, sys_path: Sequence[str]) -> None:
+        super().__init__()
+        self._config = config
+        params = config.invocation_params
+        #: What a worker's own process does not know of the run that the user started.
+        self._told: dict[str, Any] = {
+            "args": tuple(str(arg) for arg in params.args),
+            "argv": tuple(sys.argv),
+            "cwd": str(params.dir),
+            "sys_path": tuple(sys_path),
+        }
+        self._directory: RunDirectory | None = None
+        self._memory: int | None = None
+
+    def _root(self) -> Path:
+        """The directory that is named to workers. Raises :class:`DiskFull`."""
+        from pytest_smol.host.run_directory import RunDirectory
+
+        if self._directory is None:
+            self._directory = RunDirectory()
+        return self._directory.path
+
+    def part(self) -> Part:
+        from pytest_smol.session.xdist.shared_sessions import Part, SharedSessions
+
+        return Part(self._agree, self._root(), SharedSessions(self._root()), hidden=self.hidden)
+
+    def _agree(self, project: Project) -> Project:
+        """Take note of what the guest is told: workers say the same, so they have the same snapshot."""
+        project = replace(project, dist=_manner(self._config.option.dist == "loadgroup"))
+        self._told = {name: getattr(project, name) for name in _TOLD}
+        self._told["cwd"] = str(project.cwd)
+        return project
+
+    def ends_in_collection(self, ended: SessionEnded) -> bool:
+        return _stopped_by_failures(ended)  # then it is for the workers to report
+
+    def prepare(self, settings: Settings) -> str:
+        """Start no more workers than there is memory for. Raises :class:`NotEnoughMemory`."""
+        from pytest_smol.host.resources import needed_memory
+
+        specs = self._config.option.tx
+        wanted = sum(map(_count, specs))
+        room = self._available() // needed_memory(settings.memory)
+        if room >= wanted:
+            return ""
+        if room == 0 or self._config.option.dist == "each" or wanted != len(specs):
+            raise _too_many(wanted, settings.memory, self._available())
+        del specs[room:]
+        return f"{room} of {wanted} workers are started: memory is available for no more guests"
+
+    def _available(self) -> int:
+        """Bytes that were available when this was asked first, before any worker was started."""
+        from pytest_smol.host.resources import available_memory
+
+        if self._memory is None:
+            self._memory = available_memory()
+        return self._memory
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker that is about to start what it has to know."""
+        from pytest_smol.reports.builder import has_colour
+
+        local = bool(node.gateway.spec.popen and not node.gateway.spec.chdir)
+        told: dict[str, Any] = {"colour": has_colour(self._config)}
+        with suppress(SmolError):  # a run without a marked test needs none of it
+            told["share"] = str(self._root())
+            told["memory"] = self._available() // max(1, node.workerinput["workercount"])
+        if local:
+            told["project"] = self._told
+        node.workerinput[_KEY] = told
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker told, and end the run as it found that it has to end."""
+        output = getattr(node, "workeroutput", {})
+        self.hidden.update(output.get(_HIDDEN, ()))
+        said = output.get(_KEY)
+        if said is None:
+            return
+        if said["returncode"] is None:
+            raise pytest.UsageError(*said["lines"])
+        pytest.exit("\n".join(said["lines"]), returncode=said["returncode"])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        if self._directory is not None:
+            self._directory.close()
+
+
+class Worker(SingleProcess):
+    """A worker of pytest-xdist: it runs tests as the controller hands them out, one after another."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        super().__init__()
+        plain: Any = config
+        self._input: dict[str, Any] = plain.workerinput
+        self._output: dict[str, Any] = plain.workeroutput
+        self._told: dict[str, Any] = self._input.get(_KEY, {})
+        self._dist = _manner(bool(getattr(config.option, "loadgroup", False)))
+
+    def part(self) -> Part:
+        from pytest_smol.session.xdist.shared_sessions import Part, SharedSessions
+
+        given = {key: value for key, value in self._input.items() if key != _KEY}
+        env = {name: os.environ[name] for name in _SIZE if name in os.environ}
+        part = Part(self._agree, workerinput=given, env=env, hidden=self.hidden)
+        part = replace(part, colour=bool(self._told.get("colour")))
+        root = Path(self._told.get("share", "/nonexistent"))
+        if not root.is_dir():  # this is another machine than the controller's
+            return part
+        return replace(part, directory=root, share=SharedSessions(root), memory=self._told.get("memory"))
+
+    def _agree(self, project: Project) -> Project:
+        """``project`` as the controller has it, where this worker runs in the controller's place."""
+        told = dict(self._told.get("project", {}))
+        if "cwd" in told:
+            told["cwd"] = Path(told["cwd"])
+        # These are the worker's own, and come after the snapshot that all workers share.
+        env = {key: value for key, value in project.env.items() if not key.startswith("PYTEST_XDIST_")}
+        return replace(project, **{"env": env, "dist": self._dist, **told})
+
+    def ends_in_collection(self, ended: SessionEnded) -> bool:
+        return _stopped_by_failures(ended)
+
+    def give_up(self, error: pytest.UsageError | Exit) -> None:
+        """Let the controller end the run with ``error``: raised here, it would only replace this worker."""
+        if isinstance(error, pytest.UsageError):
+            self._say([str(line) for line in error.args], None)
+        else:
+            self._say([str(error.msg)], error.returncode)
+        self.over = True
+
+    def exits(self, stop: Exit) -> None:
+        # One without a return code is a Ctrl-C to the controller; of a return code it learns here only.
+        if stop.returncode is not None:
+            self._say([str(stop.msg)], stop.returncode)
+
+    def pytest_sessionfinish(self) -> None:
+        self._output[_HIDDEN] = _sendable(sorted(self.hidden.copy()))
+
+    def _say(self, lines: list[str], returncode: int | None) -> None:
+        code = None if returncode is None else int(returncode)
+        self._output.setdefault(_KEY, {"lines": _sendable(lines), "returncode": code})
+
+
+def _sendable(lines: Sequence[str]) -> list[str]:
+    """``lines`` for execnet, which has no form for lone surrogates."""
+    return [line.encode("utf-8", "backslashreplace").decode() for line in lines]
+
+
+def _manner(by_groups: bool) -> str:
+    """What a guest is told of ``--dist``: workers do not know more of it."""
+    return "loadgroup" if by_groups else "load"
+
+
+def _stopped_by_failures(ended: SessionEnded) -> bool:
+    """Whether a guest's collection ended by --maxfail or its like."""
+    return ended.stop is not None and ended.stop.kind in ("fail", "stop")
+
+
+def _count(spec: str) -> int:
+    """How many workers of this machine a ``--tx`` stands for: ``popen``, ``3*popen``."""
+    number, _, kind = spec.rpartition("*")
+    local = re.match(r"popen\b", kind) is not None
+    return (int(number) if number.isdecimal() else 1) if local else 0
+
+
+def _too_many(workers: int, memory: int, available: int) -> NotEnoughMemory:
+    return NotEnoughMemory(
+        f"{workers} workers with a guest of {memory} MiB each need more memory than the"
+        f" {available >> 20} MiB that are available",
+        remedy="start fewer workers (-n), free some memory, or lower --smol-memory",
+    )

@@ -1,0 +1,1 @@
+"""Which host files a guest depends on: recorded while a snapshot is made, compared before it is used."""

@@ -1,0 +1,1 @@
+"""Guest memory and virtqueues (virtio 1.2, section 2): every address that a guest gives is checked."""

@@ -1,0 +1,488 @@
+"""The cache of base snapshots: what is whole and unchanged is used, anything else is rebuilt."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_smol.errors import BootFailed, DiskFull, SnapshotError
+from pytest_smol.snapshots import base_cache
+from pytest_smol.snapshots.base_cache import BaseCache, Origin, Snapshot, copy_sparse, digest_of, key_of, seal
+from tests.unit.snapshot_samples import HARDWARE, KEY, RAM, STATE, VIEW, Builder, checkout
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Path:
+    """A file that the guest has read."""
+    path = tmp_path / "seen"
+    path.write_text("as it was")
+    return path
+
+
+@pytest.fixture
+def build(seen: Path) -> Builder:
+    return Builder([seen, seen.with_name("missed")])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The directory of a cache."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def stored(root: Path, tmp_path: Path, build: Builder) -> Path:
+    """The directory of a snapshot in the cache."""
+    checkout(root, tmp_path / "first", build)
+    return root / "base" / KEY
+
+
+def again(root: Path, tmp_path: Path, build: Builder) -> Origin:
+    """Check out once more; what comes out is always whole."""
+    snapshot, origin = checkout(root, tmp_path / "again", build)
+    assert (snapshot.ram.read_bytes(), snapshot.state.read_bytes()) == (RAM, STATE)
+    assert snapshot.tree.flags == 7
+    return origin
+
+
+# --- hit and miss
+
+
+def test_the_first_checkout_builds(root: Path, tmp_path: Path, build: Builder) -> None:
+    origin = again(root, tmp_path, build)
+    assert origin.built is not None
+    assert origin.stale is None
+    assert build.count == 1
+    assert origin.describe().startswith("base snapshot built in ")
+
+
+@pytest.mark.usefixtures("stored")
+def test_the_second_checkout_is_a_hit(root: Path, tmp_path: Path, build: Builder) -> None:
+    origin = again(root, tmp_path, build)
+    assert origin == Origin()
+    assert build.count == 1
+    assert origin.describe() == "base snapshot hit"
+
+
+@pytest.mark.usefixtures("stored")
+def test_another_key_is_another_snapshot(root: Path, tmp_path: Path, build: Builder) -> None:
+    checkout(root, tmp_path / "again", build, key_of({"test": 2}))
+    assert build.count == 2
+    assert again(root, tmp_path, build) == Origin()
+
+
+def test_what_is_checked_out_is_a_copy(root: Path, tmp_path: Path, build: Builder, stored: Path) -> None:
+    snapshot, _ = checkout(root, tmp_path / "again", build)
+    assert snapshot.ram.parent == snapshot.state.parent == tmp_path / "again"
+    snapshot.ram.write_bytes(b"changed by a machine")
+    assert (stored / "ram").read_bytes() == RAM
+    assert again(root, tmp_path, build) == Origin()
+
+
+def test_what_is_stored_is_read_only(stored: Path) -> None:
+    assert [(stored / name).stat().st_mode & 0o222 for name in ("ram", "state")] == [0, 0]
+
+
+def test_a_snapshot_keeps_what_it_runs_on(root: Path, tmp_path: Path, build: Builder) -> None:
+    snapshot, _ = checkout(root, tmp_path / "again", build)
+    assert snapshot.hardware is HARDWARE
+    assert snapshot.view is VIEW
+    assert [row.path for row in snapshot.tree.dependencies] == [str(path) for path in build.seen]
+
+
+# --- stale
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_text("as it was")
+    other.rename(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (touch, "seen: was modified"),
+        (replace, "seen: was replaced"),
+        (Path.unlink, "seen: is gone"),
+        (lambda path: path.write_text("longer than it was"), "seen: size was"),
+        (lambda path: path.chmod(0o600), "seen: mode was"),
+        (lambda path: path.with_name("missed").write_text(""), "missed: was not there before"),
+    ],
+)
+@pytest.mark.usefixtures("stored")
+def test_a_snapshot_is_stale_when_what_it_saw_has_changed(
+    root: Path, tmp_path: Path, build: Builder, seen: Path, change: Callable[[Path], object], reason: str
+) -> None:
+    change(seen)
+    origin = again(root, tmp_path, build)
+    assert origin.stale is not None
+    assert reason in origin.stale
+    assert f"({origin.stale})" in origin.describe()
+    assert again(root, tmp_path, build) == Origin()
+    assert build.count == 2
+
+
+# --- damaged
+
+
+def flip(position: int) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[position] ^= 1
+        path.chmod(0o600)
+        path.write_bytes(data)
+
+    return change
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def lengthen(path: Path) -> None:
+    os.truncate(path, path.stat().st_size + 1)
+
+
+def make_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [flip(0), flip(-1), cut, empty, lengthen, Path.unlink, make_directory]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
+@pytest.mark.parametrize("name", ["ram", "state", "tree.json", "manifest.json"])
+def test_a_damaged_snapshot_is_rebuilt(
+    root: Path, tmp_path: Path, build: Builder, stored: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(stored / name)
+    origin = again(root, tmp_path, build)
+    assert build.count == 2
+    assert origin.stale is not None
+    assert "damaged" in origin.stale
+    assert again(root, tmp_path, build) == Origin()
+
+
+def test_a_flip_in_the_middle_of_the_memory_is_found(
+    root: Path, tmp_path: Path, build: Builder, stored: Path
+) -> None:
+    flip(150_000)(stored / "ram")
+    assert again(root, tmp_path, build).stale == "its ram file is damaged"
+
+
+MANIFESTS: list[Any] = [
+    None,
+    3,
+    [],
+    {},
+    {"format": 1},
+    {"format": 1, "files": None},
+    {"format": 1, "files": ["ram"]},
+]
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=range(len(MANIFESTS)))
+def test_a_foreign_manifest_is_rebuilt(
+    root: Path, tmp_path: Path, build: Builder, stored: Path, manifest: Any
+) -> None:
+    (stored / "manifest.json").write_text(json.dumps(manifest))
+    assert again(root, tmp_path, build).stale is not None
+    assert build.count == 2
+
+
+def test_another_format_is_rebuilt(root: Path, tmp_path: Path, build: Builder, stored: Path) -> None:
+    manifest = json.loads((stored / "manifest.json").read_text())
+    (stored / "manifest.json").write_text(json.dumps({**manifest, "format": manifest["format"] + 1}))
+    assert "another format" in str(again(root, tmp_path, build).stale)
+
+
+def test_a_tree_of_another_form_is_rebuilt(root: Path, tmp_path: Path, build: Builder, stored: Path) -> None:
+    (stored / "tree.json").write_text("{}")
+    manifest = json.loads((stored / "manifest.json").read_text())
+    manifest["files"]["tree.json"] = digest_of(stored / "tree.json")
+    (stored / "manifest.json").write_text(json.dumps(manifest))
+    assert "not a table of nodes" in str(again(root, tmp_path, build).stale)
+
+
+def test_what_another_user_made_is_rebuilt(
+    root: Path, tmp_path: Path, build: Builder, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stored.is_dir()
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    with pytest.raises(SnapshotError, match="belongs to another user"):
+        again(root, tmp_path, build)
+    assert build.count == 2
+
+
+def as_file(path: Path) -> None:
+    path.write_text("")
+
+
+def as_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, as_file, as_link])
+def test_whatever_stands_in_its_place_is_replaced(
+    root: Path, tmp_path: Path, build: Builder, put: Callable[[Path], object]
+) -> None:
+    (root / "base").mkdir(parents=True)
+    put(root / "base" / KEY)
+    again(root, tmp_path, build)
+    assert again(root, tmp_path, build) == Origin()
+    assert build.count == 1
+
+
+# --- builds that go wrong
+
+
+def test_a_build_that_fails_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    class Failing(Builder):
+        def __call__(self, directory: Path) -> Snapshot:
+            super().__call__(directory)
+            raise BootFailed("no boot")
+
+    with pytest.raises(BootFailed):
+        again(root, tmp_path, Failing())
+    assert [path.name for path in (root / "base").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_a_failed_rebuild_is_tried_again(root: Path, tmp_path: Path, build: Builder, stored: Path) -> None:
+    def fail(directory: Path) -> Snapshot:
+        raise BootFailed("no boot")
+
+    (stored / "ram").unlink()
+    with pytest.raises(BootFailed):
+        BaseCache(root).checkout(KEY, HARDWARE, VIEW, tmp_path, fail)
+    assert again(root, tmp_path, build).stale is not None
+
+
+def test_files_that_change_all_the_time_are_an_error_with_a_remedy(
+    root: Path, tmp_path: Path, seen: Path
+) -> None:
+    class Restless(Builder):
+        def __call__(self, directory: Path) -> Snapshot:
+            snapshot = super().__call__(directory)
+            touch(seen)
+            return snapshot
+
+    with pytest.raises(SnapshotError, match="was modified") as caught:
+        again(root, tmp_path, Restless([seen]))
+    assert caught.value.remedy
+
+
+# --- a full disk
+
+
+def no_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_disk_that_is_full_is_named(
+    root: Path, tmp_path: Path, build: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", no_space)
+    with pytest.raises(DiskFull, match="again/ram could not be written: No space left") as caught:
+        again(root, tmp_path, build)
+    assert "TMPDIR" in caught.value.remedy
+    assert build.count == 1
+
+
+def test_a_disk_that_fills_up_during_a_build_is_named(root: Path, tmp_path: Path) -> None:
+    class Filling(Builder):
+        def __call__(self, directory: Path) -> Snapshot:
+            no_space()
+            return super().__call__(directory)
+
+    with pytest.raises(DiskFull, match="No space left"):
+        again(root, tmp_path, Filling())
+    assert list((root / "base").glob(".new-*")) == []
+
+
+def test_space_is_asked_for_before_anything_is_built(
+    root: Path, tmp_path: Path, build: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(directory: Path, needed: int) -> None:
+        assert needed == HARDWARE.memory << 20
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(base_cache, "require_space", refuse)
+    with pytest.raises(DiskFull):
+        again(root, tmp_path, build)
+    assert build.count == 0
+
+
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").write_bytes(RAM)
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:1000], offset))
+    copy_sparse(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == RAM
+
+
+# --- two processes
+
+CHECKOUT = """
+import sys, time
+from pathlib import Path
+from tests.unit.snapshot_samples import Builder, checkout
+
+class Slow(Builder):
+    def __call__(self, directory):
+        with open(sys.argv[3], "a") as log:
+            log.write("built\\n")
+        time.sleep(0.3)
+        return super().__call__(directory)
+
+snapshot, origin = checkout(Path(sys.argv[1]), Path(sys.argv[2]), Slow())
+print("hit" if origin.built is None else "built")
+"""
+
+
+def test_of_many_processes_one_builds_and_the_others_wait(root: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHECKOUT, str(root), str(tmp_path / str(number)), str(log)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[3],
+        )
+        for number in range(3)
+    ]
+    assert sorted(run.communicate()[0].strip() for run in runs) == ["built", "hit", "hit"]
+    assert log.read_text() == "built\n"
+    assert [(tmp_path / str(number) / "ram").read_bytes() == RAM for number in range(3)] == [True] * 3
+
+
+# --- keys
+
+
+def test_a_key_depends_on_every_fact_and_not_on_their_order() -> None:
+    facts = {"memory": 256, "emulator": ["/q", "10"]}
+    assert key_of(facts) == key_of(dict(reversed(facts.items())))
+    others = [{**facts, "memory": 257}, {**facts, "emulator": ["/q", "11"]}, {**facts, "more": None}, {}]
+    assert len({key_of(each) for each in [facts, *others]}) == 5
+    assert set(key_of(facts)) <= set("0123456789abcdef")
+    assert len(key_of(facts)) == 32
+
+
+def test_a_key_depends_on_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of({})
+    monkeypatch.setattr(base_cache, "FORMAT", base_cache.FORMAT + 1)
+    assert key_of({}) != before
+
+
+def test_a_sealed_snapshot_cannot_be_written_to(tmp_path: Path) -> None:
+    snapshot = Builder()(tmp_path)
+    assert seal(snapshot) is snapshot
+    assert {path.stat().st_mode & 0o777 for path in (snapshot.ram, snapshot.state)} == {0o444}
+
+
+# --- sparse files
+
+CHUNK = 64 << 10
+
+
+def write(path: Path, size: int, pieces: dict[int, bytes]) -> bytes:
+    """A file of ``size`` with ``pieces`` at their offsets and holes between; gives its content."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, data in pieces.items():
+            os.pwrite(file.fileno(), data, offset)
+    return path.read_bytes()
+
+
+LAYOUTS = [
+    (0, {}),
+    (1, {0: b"x"}),
+    (1 << 20, {}),
+    (1 << 20, {0: b"x"}),
+    (1 << 20, {(1 << 20) - 1: b"x"}),
+    (1 << 20, {CHUNK - 1: b"xy"}),
+    ((1 << 20) + 5, {1 << 20: b"12345"}),
+    (3 * CHUNK, {0: b"a" * CHUNK, 2 * CHUNK: b"b" * CHUNK}),
+    (1 << 20, {n * CHUNK * 2: b"x" for n in range(8)}),
+    (CHUNK + 1, {0: b"a" * CHUNK}),
+]
+
+
+@pytest.mark.parametrize(("size", "pieces"), LAYOUTS)
+def test_a_copy_has_the_same_content_and_digest(tmp_path: Path, size: int, pieces: dict[int, bytes]) -> None:
+    content = write(tmp_path / "source", size, pieces)
+    assert copy_sparse(tmp_path / "source", tmp_path / "copy") == digest_of(tmp_path / "source")
+    assert (tmp_path / "copy").read_bytes() == content
+    assert digest_of(tmp_path / "copy") == digest_of(tmp_path / "source")
+
+
+@pytest.mark.parametrize(("size", "pieces"), LAYOUTS)
+def test_one_content_has_one_digest_however_it_is_stored(
+    tmp_path: Path, size: int, pieces: dict[int, bytes]
+) -> None:
+    content = write(tmp_path / "sparse", size, pieces)
+    (tmp_path / "dense").write_bytes(content)
+    assert digest_of(tmp_path / "sparse") == digest_of(tmp_path / "dense")
+
+
+def test_different_contents_have_different_digests(tmp_path: Path) -> None:
+    digests = set()
+    for number, (size, pieces) in enumerate(LAYOUTS):
+        path = tmp_path / str(number)
+        write(path, size, pieces)
+        digests.add(digest_of(path))
+    assert len(digests) == len(LAYOUTS)
+
+
+def test_a_copy_keeps_its_holes(tmp_path: Path) -> None:
+    write(tmp_path / "source", 64 << 20, {32 << 20: b"x"})
+    copy_sparse(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_blocks * 512 < 8 << 20
+
+
+def test_a_copy_replaces_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path / "source", 10, {})
+    (tmp_path / "copy").write_bytes(b"something longer than the source")
+    copy_sparse(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == bytes(10)
+
+
+def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x")
+    with pytest.raises(DiskFull, match="missing/copy could not be written: No such file"):
+        copy_sparse(tmp_path / "source", tmp_path / "missing" / "copy")
+
+
+def test_a_source_that_is_missing_is_no_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        copy_sparse(tmp_path / "source", tmp_path / "copy")
+
+
+@given(st.lists(st.tuples(st.integers(0, 5 * CHUNK), st.binary(min_size=1, max_size=50)), max_size=5))
+def test_any_layout_survives_a_copy(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes]]
+) -> None:
+    directory = tmp_path_factory.mktemp("layout")
+    content = write(directory / "source", 5 * CHUNK + 50, dict(pieces))
+    copy_sparse(directory / "source", directory / "copy")
+    assert (directory / "copy").read_bytes() == content
