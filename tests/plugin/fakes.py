@@ -8,6 +8,7 @@ lead to a :class:`Process` or to a :class:`Script`.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -157,6 +158,8 @@ class FakeMachine(Machine):
         self._frozen_guests = frozen
         self.sent: list[Message] = []
         self.received: list[Message] = []
+        #: When it was first told to run tests or the end of the run, on time.monotonic()'s clock.
+        self.first_used = math.inf
         nothing = cast(Any, None)
         tree = Tree(snapshot.view, snapshot.tree)
         super().__init__(snapshot.hardware, snapshot.ram, nothing, tree, on_output=on_output)
@@ -214,6 +217,8 @@ class FakeMachine(Machine):
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
+        if message["type"] in ("run", "close"):
+            self.first_used = min(self.first_used, time.monotonic())
         super().send(message)
 
     def receive(self, deadline: float) -> Message:
@@ -234,9 +239,24 @@ class Record:
     factories: int = 0
     closed: int = 0
     sessions: list[FakeMachine] = field(default_factory=list)
-    forks: list[FakeMachine] = field(default_factory=list)
-    snapshots: list[Snapshot] = field(default_factory=list)
+    made: list[tuple[FakeMachine, Snapshot]] = field(default_factory=list)
     node_ids: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def forks(self) -> list[FakeMachine]:
+        """The forks in the order in which they were used, then those that were not.
+
+        Threads of the pool make forks ahead of need, and finish in any order.
+        """
+        return [fork for fork, _ in self._in_order_of_use()]
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots of :attr:`forks`."""
+        return [snapshot for _, snapshot in self._in_order_of_use()]
+
+    def _in_order_of_use(self) -> list[tuple[FakeMachine, Snapshot]]:
+        return sorted(self.made, key=lambda pair: pair[0].first_used)
 
     @property
     def ran(self) -> list[list[str]]:
@@ -306,8 +326,7 @@ class FakeFactory(MachineFactory):
         begin = time.monotonic()
         machine = self._made(guest, snapshot, on_output)
         self.usage.forked(machine, begin)
-        self._record.forks.append(machine)
-        self._record.snapshots.append(snapshot)
+        self._record.made.append((machine, snapshot))
         return machine
 
     def _made(self, guest: Guest, snapshot: Snapshot, on_output: OutputSink | None) -> FakeMachine:
