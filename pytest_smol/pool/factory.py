@@ -27,7 +27,9 @@ from pytest_smol.machine.machine import Machine, OutputSink
 from pytest_smol.pool.admission import Ledger
 from pytest_smol.pool.usage import Usage
 from pytest_smol.settings import Settings
-from pytest_smol.snapshots.base_cache import BaseCache, Origin, Snapshot, key_of
+from pytest_smol.snapshots.base_cache import BaseCache, Origin
+from pytest_smol.snapshots.description import key_of
+from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.virtiofs.filesystem.tree import FLAGS, Tree
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.view import View

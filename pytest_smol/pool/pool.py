@@ -14,7 +14,7 @@ from pytest_smol.host.resources import cores
 from pytest_smol.machine.machine import Machine, OutputSink
 from pytest_smol.pool.admission import Claim
 from pytest_smol.pool.factory import MachineFactory, fresh_identity
-from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.snapshots.snapshot import Snapshot
 
 __all__ = ["Pool", "forks_ahead"]
 

@@ -19,7 +19,7 @@ from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.builder import PHASES, ReportBuilder
 from pytest_smol.session.placement import Step
 from pytest_smol.session.relay import Relay
-from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.snapshots.snapshot import Snapshot
 
 __all__ = ["GroupRun", "Stop"]
 

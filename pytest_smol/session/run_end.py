@@ -22,7 +22,7 @@ from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.group_run import MAX_KEPT, Stop
 from pytest_smol.session.relay import Relay
-from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.snapshots.snapshot import Snapshot
 
 __all__ = ["Closing", "plugin_modules"]
 

@@ -1,4 +1,5 @@
-"""Frozen machines: the snapshot value, and the cache of base snapshots with keys, locks and validity.
+"""Frozen machines: the snapshot value, its files, and the cache of base snapshots.
 
-Imports: engines (what hardware is), virtiofs (node tables, dependencies), host.
+May be imported: snapshot, base_cache, description, sparse. Imports: engines (what a machine's
+hardware is), virtiofs (the file server's state, dependencies) and host.
 """

@@ -19,7 +19,7 @@ from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.session.guest_session import GuestSession, Project
 from pytest_smol.session.placement import MachineSpec
 from pytest_smol.settings import Settings
-from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.snapshots.snapshot import Snapshot
 from tests.bench.figures import Figure
 
 __all__ = ["measure", "measure_live", "printed_by", "session"]

@@ -17,7 +17,7 @@ from pytest_smol.errors import QmpError
 from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.settings import Settings
-from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
 

@@ -37,7 +37,8 @@ from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.usage import Usage
 from pytest_smol.protocol.wire import FROM_GUEST, Decoder, Message, encode
 from pytest_smol.settings import Settings
-from pytest_smol.snapshots.base_cache import Origin, Snapshot
+from pytest_smol.snapshots.base_cache import Origin
+from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.view import View

@@ -18,7 +18,7 @@ from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.session.guest_session import GuestSession, Project
 from pytest_smol.session.placement import spec_of
 from pytest_smol.settings import Settings
-from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.snapshots.snapshot import Snapshot
 
 pytestmark = pytest.mark.vm
 

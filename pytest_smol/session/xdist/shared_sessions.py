@@ -27,7 +27,9 @@ from pytest_smol.errors import SmolError, SnapshotError
 from pytest_smol.host.cache_directory import distrust
 from pytest_smol.host.run_directory import require_space
 from pytest_smol.protocol.wire import Message
-from pytest_smol.snapshots.base_cache import Snapshot, describe, described, not_written
+from pytest_smol.snapshots.description import load, write_description
+from pytest_smol.snapshots.snapshot import Snapshot
+from pytest_smol.snapshots.sparse import write_error
 from pytest_smol.virtiofs.view import View
 
 __all__ = ["Part", "SharedSession", "SharedSessions"]
@@ -120,7 +122,7 @@ class SharedSessions:
                 f"the guest session {directory} cannot be used: {error}",
                 remedy="something else writes to that directory; see who, and run again",
             ) from error
-        return shared or SharedSession(said, described(directory, hardware, view, _SAID))
+        return shared or SharedSession(said, load(directory, hardware, view, _SAID))
 
     def _make(
         self, directory: Path, hardware: Hardware, build: Callable[[Path], SharedSession]
@@ -132,7 +134,7 @@ class SharedSessions:
             _store(shared, made)
             made.rename(directory)
         except OSError as error:
-            raise not_written(made, error) from error
+            raise write_error(made, error) from error
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return replace(shared, snapshot=_moved(shared.snapshot, directory))
@@ -141,7 +143,7 @@ class SharedSessions:
 def _store(shared: SharedSession, directory: Path) -> None:
     (directory / _SAID).write_bytes(shared.said)
     if shared.snapshot is not None:
-        describe(shared.snapshot, directory, _SAID)
+        write_description(shared.snapshot, directory, _SAID)
     else:
         table = {"ended": shared.ended, "failure": _fields(shared.failure)}
         (directory / _FAILURE).write_text(json.dumps(table), encoding="ascii")

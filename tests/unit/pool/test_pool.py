@@ -17,7 +17,7 @@ from pytest_smol.pool.admission import Ledger
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool, forks_ahead
 from pytest_smol.protocol.wire import Message
-from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.snapshots.snapshot import Snapshot
 from tests.unit.snapshot_samples import Builder
 
 

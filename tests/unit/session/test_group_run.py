@@ -18,7 +18,7 @@ from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.session import group_run
 from pytest_smol.session.group_run import GroupRun, Stop
 from pytest_smol.session.placement import Step
-from pytest_smol.snapshots.base_cache import Snapshot
+from pytest_smol.snapshots.snapshot import Snapshot
 from tests.unit.report_samples import exception, passed
 from tests.unit.snapshot_samples import Builder
 
