@@ -24,6 +24,7 @@ from pytest_smol.errors import DiskFull, HostError, SettingError, ToolMissing
 from pytest_smol.guest_os import cpio
 from pytest_smol.guest_os.kernel import GuestKernel, Module, load_order, open_kernel, read_module
 from pytest_smol.guest_os.kernel_package import find_image, unpack_default
+from pytest_smol.host.processor import cpuinfo
 
 __all__ = ["BootFiles", "command_line", "prepare", "tsc_khz"]
 
@@ -285,4 +286,4 @@ def tsc_khz() -> int:
     The kernel measures it against a timer otherwise, and on a busy host that
     measurement can fail, which hangs the guest before its first console line.
     """
-    return parse_tsc_khz(Path("/proc/cpuinfo").read_text("utf-8", "replace"))
+    return parse_tsc_khz(cpuinfo())

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from pytest_smol.engines.confinement import domains
-from pytest_smol.engines.qemu import accelerator, command_line, program
+from pytest_smol.engines.qemu import accelerator, program
 from pytest_smol.engines.qemu.command_line import Hardware, Kernel
 from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
 from pytest_smol.guest_os import boot_files
@@ -28,9 +28,9 @@ from pytest_smol.pool.admission import Ledger
 from pytest_smol.pool.usage import Usage
 from pytest_smol.settings import Settings
 from pytest_smol.snapshots.base_cache import BaseCache, Origin
-from pytest_smol.snapshots.description import key_of
+from pytest_smol.snapshots.key import key_of, machine_facts
 from pytest_smol.snapshots.snapshot import Snapshot
-from pytest_smol.virtiofs.filesystem.tree import FLAGS, Tree
+from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.view import View
 
@@ -76,7 +76,7 @@ class MachineFactory:
             domains.require(self.accelerator, level)
         cache = cache_directory.directory()
         self.boot_files = boot_files.prepare(cache, settings.kernel, progress)
-        self._bases = BaseCache(cache)
+        self._bases = BaseCache(cache, boot_files.tsc_khz())
         self.ledger = Ledger.of_user()
         self._machines: set[Machine] = set()
         self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
@@ -98,27 +98,17 @@ class MachineFactory:
         """What a guest of ``memory`` MiB runs on."""
         return Hardware(self.emulator, self.accelerator, memory)
 
-    def _command_line(self) -> str:
-        return boot_files.command_line(boot_files.tsc_khz(), start_command())
-
     def facts(self, memory: int) -> dict[str, Any]:
         """All that can change a base snapshot, JSON-ready: see ``key_of``."""
-        return {
-            "emulator": [self.emulator.path, self.emulator.identity],
-            "accelerator": [self.accelerator.name, self.accelerator.cpu],
-            "memory": memory,
-            "cpus": self.hardware(memory).cpus,
-            "boot": [self.boot_files.digest, self._command_line()],
-            "devices": command_line.devices(self.hardware(memory)),
-            "server": int(FLAGS),
-            "view": self.view.to_json(),
-        }
+        command_line = boot_files.command_line(0, start_command())
+        return machine_facts(self.hardware(memory), self.boot_files.digest, command_line, self.view)
 
     def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
         """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
         require_memory(memory)
         hardware = self.hardware(memory)
-        kernel = Kernel(self.boot_files.kernel, self.boot_files.initramfs, self._command_line())
+        command_line = boot_files.command_line(boot_files.tsc_khz(), start_command())
+        kernel = Kernel(self.boot_files.kernel, self.boot_files.initramfs, command_line)
 
         def build(directory: Path) -> Snapshot:
             self._progress("making a base snapshot for this interpreter (once)")

@@ -26,7 +26,7 @@ from pytest_smol.session.group_run import Stop
 from pytest_smol.session.placement import MachineSpec
 from pytest_smol.session.xdist.shared_sessions import SharedSession, SharedSessions
 from pytest_smol.snapshots.base_cache import Origin
-from pytest_smol.snapshots.description import key_of
+from pytest_smol.snapshots.key import key_of
 from pytest_smol.snapshots.snapshot import Snapshot, seal
 from pytest_smol.virtiofs.view import View
 

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from pytest_smol.engines.qemu.command_line import Hardware
 from pytest_smol.errors import SnapshotError
 from pytest_smol.host.run_directory import require_space
-from pytest_smol.snapshots.description import read_manifest, read_tree, write_manifest, write_tree
+from pytest_smol.snapshots.description import Manifest, read_manifest, read_tree, write_manifest, write_tree
 from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.snapshots.sparse import copy_sparse, write_error
 from pytest_smol.virtiofs.dependencies.recorder import changed
@@ -39,6 +39,10 @@ __all__ = ["BaseCache", "Origin"]
 _MAX_UNUSED = 14 * 86400.0
 
 _KEY_PATTERN = "[0-9a-f]" * 32
+
+#: How far a host's time stamp counter may be from the frequency that a guest was told, as a fraction. The
+#: measured frequency of one host differs less from boot to boot; NTP corrects a clock by half of this.
+_TSC_TOLERANCE = 0.001
 
 #: The prefix, before the key, of a directory that is not complete yet.
 _UNFINISHED = ".new-"
@@ -64,9 +68,13 @@ class Origin:
 
 
 class BaseCache:
-    """Base snapshots below ``root``, the user's cache directory."""
+    """Base snapshots below ``root``, the user's cache directory.
 
-    def __init__(self, root: Path) -> None:
+    ``tsc_khz`` is the frequency of this host's time stamp counter, 0 if it does not matter.
+    """
+
+    def __init__(self, root: Path, tsc_khz: int = 0) -> None:
+        self._tsc_khz = tsc_khz
         self._root = root / "base"
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -124,14 +132,20 @@ class BaseCache:
             tree = read_tree(directory)
         except (OSError, ValueError, KeyError, TypeError) as error:
             return None, f"its description is damaged: {error}"
-        difference = changed(tree.dependencies)
+        difference = self._other_frequency(manifest.tsc_khz) or changed(tree.dependencies)
         if difference is not None:
             return None, difference
         for name in ("ram", "state"):
-            if _copied(directory / name, target / name) != manifest[name]:
+            if _copied(directory / name, target / name) != manifest.files[name]:
                 return None, f"its {name} file is damaged"
         os.utime(directory / "manifest.json")  # the time of the last use
         return Snapshot(hardware, view, target / "ram", target / "state", tree), None
+
+    def _other_frequency(self, tsc_khz: int) -> str | None:
+        """Why a guest that was told ``tsc_khz`` would measure time wrongly here; None if it would not."""
+        if abs(self._tsc_khz - tsc_khz) <= tsc_khz * _TSC_TOLERANCE or not self._tsc_khz:
+            return None
+        return f"the time stamp counter ran at {tsc_khz} kHz, now at {self._tsc_khz}"
 
     def _build(
         self, directory: Path, hardware: Hardware, target: Path, build: Callable[[Path], Snapshot]
@@ -160,7 +174,7 @@ class BaseCache:
             for path in (snapshot.ram, snapshot.state):
                 digests[path.name] = copy_sparse(path, made / path.name)
                 (made / path.name).chmod(0o444)
-            write_manifest(digests, made)
+            write_manifest(Manifest(digests, self._tsc_khz), made)
             _remove(directory)
             made.rename(directory)
         except OSError as error:

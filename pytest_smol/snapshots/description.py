@@ -1,23 +1,23 @@
-"""The key of a snapshot, and the two files that describe one on disk: ``tree.json`` and ``manifest.json``."""
+"""The files that describe a snapshot on disk: ``tree.json`` and ``manifest.json``."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_smol.engines.qemu.command_line import Hardware
 from pytest_smol.errors import SnapshotError
+from pytest_smol.snapshots.key import FORMAT
 from pytest_smol.snapshots.snapshot import Snapshot, seal
 from pytest_smol.snapshots.sparse import digest_of
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.view import View
 
 __all__ = [
-    "key_of",
+    "Manifest",
     "load",
     "read_manifest",
     "read_tree",
@@ -26,17 +26,16 @@ __all__ = [
     "write_tree",
 ]
 
-#: Changes whenever what a snapshot holds or how it is laid out changes.
-FORMAT = 3
-
 #: The files of a snapshot.
 _FILES = ("ram", "state", "tree.json")
 
 
-def key_of(facts: Mapping[str, Any]) -> str:
-    """The key of all ``facts`` (JSON-ready) that can change a snapshot: 32 hexadecimal digits."""
-    text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+@dataclass(frozen=True)
+class Manifest:
+    """Digests of a snapshot's files by name, and the TSC frequency that its guest was told (0: none)."""
+
+    files: Mapping[str, str]
+    tsc_khz: int = 0
 
 
 def write_tree(tree: TreeState, directory: Path) -> None:
@@ -46,12 +45,11 @@ def write_tree(tree: TreeState, directory: Path) -> None:
     path.chmod(0o444)
 
 
-def write_manifest(digests: Mapping[str, str], directory: Path) -> None:
-    """Write ``manifest.json`` with the digests of a snapshot's files by name. Raises OSError."""
-    digests = {**digests, "tree.json": digest_of(directory / "tree.json")}
-    (directory / "manifest.json").write_text(
-        json.dumps({"format": FORMAT, "files": digests}), encoding="ascii"
-    )
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write ``manifest.json``; the digest of ``tree.json`` is added. Raises OSError."""
+    digests = {**manifest.files, "tree.json": digest_of(directory / "tree.json")}
+    table = {"format": FORMAT, "files": digests, "tsc_khz": manifest.tsc_khz}
+    (directory / "manifest.json").write_text(json.dumps(table), encoding="ascii")
 
 
 def write_description(snapshot: Snapshot, directory: Path, *more: str) -> None:
@@ -63,7 +61,8 @@ def write_description(snapshot: Snapshot, directory: Path, *more: str) -> None:
     seal(snapshot)
     for name in more:
         (directory / name).chmod(0o444)
-    write_manifest({name: digest_of(directory / name) for name in ("ram", "state", *more)}, directory)
+    files = {name: digest_of(directory / name) for name in ("ram", "state", *more)}
+    write_manifest(Manifest(files), directory)
 
 
 def load(directory: Path, hardware: Hardware, view: View, *more: str) -> Snapshot:
@@ -72,7 +71,7 @@ def load(directory: Path, hardware: Hardware, view: View, *more: str) -> Snapsho
     Raises :class:`SnapshotError` unless it is whole and the user's own.
     """
     try:
-        files = read_manifest(directory, *more)
+        files = read_manifest(directory, *more).files
         tree = read_tree(directory)
         damaged = [name for name, digest in files.items() if digest_of(directory / name) != digest]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -90,8 +89,8 @@ def read_tree(directory: Path) -> TreeState:
     return TreeState.from_json(json.loads((directory / "tree.json").read_text("ascii")))
 
 
-def read_manifest(directory: Path, *more: str) -> dict[str, str]:
-    """The digests by file name. Raises ValueError, KeyError, TypeError or OSError where it is not sound."""
+def read_manifest(directory: Path, *more: str) -> Manifest:
+    """The content of ``manifest.json``. Raises as :func:`read_tree` does."""
     manifest = json.loads((directory / "manifest.json").read_text("ascii"))
     files: dict[str, str] = manifest["files"]
     if manifest["format"] != FORMAT or set(files) != {*_FILES, *more}:
@@ -100,4 +99,4 @@ def read_manifest(directory: Path, *more: str) -> dict[str, str]:
         raise ValueError("tree.json is damaged")
     if directory.stat().st_uid != os.getuid():
         raise ValueError("it belongs to another user")
-    return files
+    return Manifest(files, int(manifest["tsc_khz"]))

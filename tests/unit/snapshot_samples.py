@@ -10,7 +10,7 @@ from pytest_smol.engines.qemu.accelerator import Accelerator
 from pytest_smol.engines.qemu.command_line import Hardware
 from pytest_smol.engines.qemu.program import Emulator
 from pytest_smol.snapshots.base_cache import BaseCache, Origin
-from pytest_smol.snapshots.description import key_of
+from pytest_smol.snapshots.key import key_of
 from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.virtiofs.dependencies.recorder import FileDependency
 from pytest_smol.virtiofs.filesystem.state import TreeState

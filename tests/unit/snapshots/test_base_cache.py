@@ -16,7 +16,7 @@ import pytest
 from pytest_smol.errors import BootFailed, DiskFull, SnapshotError
 from pytest_smol.snapshots import base_cache
 from pytest_smol.snapshots.base_cache import BaseCache, Origin
-from pytest_smol.snapshots.description import key_of
+from pytest_smol.snapshots.key import key_of
 from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.snapshots.sparse import digest_of
 from tests.unit.snapshot_samples import HARDWARE, KEY, RAM, STATE, VIEW, Builder, checkout
@@ -136,6 +136,28 @@ def test_a_snapshot_is_stale_when_what_it_saw_has_changed(
     assert f"({origin.stale})" in origin.describe()
     assert again(root, tmp_path, build) == Origin()
     assert build.count == 2
+
+
+def copy_for(root: Path, target: Path, build: Builder, tsc_khz: int) -> Origin:
+    target.mkdir(exist_ok=True)
+    return BaseCache(root, tsc_khz).checkout(KEY, HARDWARE, VIEW, target, build)[1]
+
+
+def test_a_frequency_that_was_measured_again_is_near_enough(
+    root: Path, tmp_path: Path, build: Builder
+) -> None:
+    copy_for(root, tmp_path / "first", build, 2_596_120)
+    assert copy_for(root, tmp_path / "again", build, 2_596_124) == Origin()
+    assert copy_for(root, tmp_path / "again", build, 2_594_000) == Origin()
+
+
+def test_a_host_whose_counter_runs_at_another_frequency_needs_another_snapshot(
+    root: Path, tmp_path: Path, build: Builder
+) -> None:
+    copy_for(root, tmp_path / "first", build, 2_596_120)
+    origin = copy_for(root, tmp_path / "again", build, 3_500_000)
+    assert origin.stale == "the time stamp counter ran at 2596120 kHz, now at 3500000"
+    assert copy_for(root, tmp_path / "again", build, 3_500_001) == Origin()
 
 
 # --- damaged

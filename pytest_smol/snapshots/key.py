@@ -1,0 +1,47 @@
+"""Keys of snapshots: a digest of all that can change what a snapshot holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_smol.engines.qemu.command_line import Hardware, devices
+from pytest_smol.host import processor
+from pytest_smol.virtiofs.filesystem.tree import FLAGS
+from pytest_smol.virtiofs.view import View
+
+__all__ = ["FORMAT", "key_of", "machine_facts"]
+
+#: Changes whenever what a snapshot holds or how it is laid out changes.
+FORMAT = 3
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """The key of all ``facts`` (JSON-ready) that can change a snapshot: 32 hexadecimal digits."""
+    text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def machine_facts(hardware: Hardware, boot_digest: str, command_line: str, view: View) -> dict[str, Any]:
+    """All that can change a base snapshot, JSON-ready.
+
+    ``boot_digest`` stands for kernel and initramfs. ``command_line`` is the
+    kernel's, without ``tsc_early_khz=``: a measured frequency differs a little
+    from boot to boot of the host. What the host's processors and kernel are
+    counts only where the guest is shown the host's processor (QEMU's ``-cpu
+    host``); an emulated one is the same everywhere.
+    """
+    shows_host = hardware.accelerator.cpu == "host"
+    return {
+        "emulator": [hardware.emulator.path, hardware.emulator.identity],
+        "accelerator": [hardware.accelerator.name, hardware.accelerator.cpu],
+        "host": processor.identity() if shows_host else None,
+        "memory": hardware.memory,
+        "cpus": hardware.cpus,
+        "boot": [boot_digest, command_line],
+        "devices": devices(hardware),
+        "server": int(FLAGS),
+        "view": view.to_json(),
+    }

@@ -1,0 +1,27 @@
+"""What a factory says that its base snapshots depend on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pytest_smol.guest_os import boot_files
+from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.snapshots.key import key_of
+from tests.unit.snapshot_samples import HARDWARE, VIEW
+
+
+def facts(monkeypatch: pytest.MonkeyPatch, tsc_khz: int) -> dict[str, Any]:
+    monkeypatch.setattr(boot_files, "tsc_khz", lambda: tsc_khz)
+    files = boot_files.BootFiles(Path("/vmlinuz"), Path("/initramfs"), "6.1", "digest")
+    factory = SimpleNamespace(hardware=lambda memory: HARDWARE, boot_files=files, view=VIEW)
+    return MachineFactory.facts(cast(MachineFactory, factory), HARDWARE.memory)
+
+
+def test_a_measured_frequency_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert key_of(facts(monkeypatch, 2_596_120)) == key_of(facts(monkeypatch, 2_596_121))
+    assert "tsc_early_khz" not in str(facts(monkeypatch, 2_596_120))
+    assert "smol.exec=" in str(facts(monkeypatch, 2_596_120))

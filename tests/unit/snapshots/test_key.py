@@ -1,0 +1,79 @@
+"""Keys of snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_smol.engines.qemu.accelerator import Accelerator
+from pytest_smol.engines.qemu.command_line import Hardware
+from pytest_smol.host import processor
+from pytest_smol.snapshots import key
+from pytest_smol.snapshots.key import key_of, machine_facts
+from pytest_smol.snapshots.snapshot import seal
+from tests.unit.snapshot_samples import HARDWARE, VIEW, Builder
+
+KVM = replace(HARDWARE, accelerator=Accelerator("kvm", "host", ""))
+
+
+def test_a_key_depends_on_every_fact_and_not_on_their_order() -> None:
+    facts = {"memory": 256, "emulator": ["/q", "10"]}
+    assert key_of(facts) == key_of(dict(reversed(facts.items())))
+    others = [{**facts, "memory": 257}, {**facts, "emulator": ["/q", "11"]}, {**facts, "more": None}, {}]
+    assert len({key_of(each) for each in [facts, *others]}) == 5
+    assert set(key_of(facts)) <= set("0123456789abcdef")
+    assert len(key_of(facts)) == 32
+
+
+def test_a_key_depends_on_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of({})
+    monkeypatch.setattr(key, "FORMAT", key.FORMAT + 1)
+    assert key_of({}) != before
+
+
+def test_a_sealed_snapshot_cannot_be_written_to(tmp_path: Path) -> None:
+    snapshot = Builder()(tmp_path)
+    assert seal(snapshot) is snapshot
+    assert {path.stat().st_mode & 0o777 for path in (snapshot.ram, snapshot.state)} == {0o444}
+
+
+def key_on(hardware: Hardware, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(processor, "identity", lambda: host)
+    return key_of(machine_facts(hardware, "digest", "quiet", VIEW))
+
+
+HOST = {"processors": [{"model": "143", "flags": "fpu"}], "kernel": ["6.1.0", "#1"]}
+OTHER_HOSTS = [
+    {**HOST, "processors": [{"model": "143", "flags": "avx fpu"}]},
+    {**HOST, "processors": [*HOST["processors"], {"model": "85"}]},
+    {**HOST, "kernel": ["6.2.0", "#1"]},
+]
+
+
+@pytest.mark.parametrize("other", OTHER_HOSTS)
+def test_a_guest_that_is_shown_the_hosts_processor_depends_on_it(
+    monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    assert key_on(KVM, HOST, monkeypatch) == key_on(KVM, dict(HOST), monkeypatch)
+    assert key_on(KVM, HOST, monkeypatch) != key_on(KVM, other, monkeypatch)
+
+
+@pytest.mark.parametrize("other", OTHER_HOSTS)
+def test_an_emulated_processor_does_not_depend_on_the_host(
+    monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    assert key_on(HARDWARE, HOST, monkeypatch) == key_on(HARDWARE, other, monkeypatch)
+
+
+def test_every_fact_of_a_machine_counts() -> None:
+    facts = machine_facts(HARDWARE, "digest", "quiet", VIEW)
+    changed = [
+        machine_facts(replace(HARDWARE, memory=2), "digest", "quiet", VIEW),
+        machine_facts(replace(HARDWARE, cpus=2), "digest", "quiet", VIEW),
+        machine_facts(HARDWARE, "other", "quiet", VIEW),
+        machine_facts(HARDWARE, "digest", "loud", VIEW),
+    ]
+    assert len({key_of(each) for each in [facts, *changed]}) == 5
