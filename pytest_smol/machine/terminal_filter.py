@@ -2,8 +2,8 @@
 
 A terminal obeys more than text and cursor movements. Control strings (ECMA-48, 5.6: OSC, DCS, APC, PM and
 SOS) set its title, write the clipboard (OSC 52) or make it answer as if the user had typed. Some window
-operations (CSI ... t) make it report text that the guest has set, and CSI ... i prints. None of them is needed
-by debuggers, shells or full-screen editors, so they are dropped. Pure: no I/O.
+operations (CSI ... t) make it report text that the guest has set, and CSI ... i prints. Debuggers, shells and
+full-screen editors need none of them, so they are dropped. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ class TerminalFilter:
 
     def feed(self, data: bytes) -> bytes:
         """What of ``data`` is written to the terminal now."""
-        passed: list[str] = []
-        for character in self._decode(data):
-            passed.append(self._state(_as_control(character)))
+        passed = [self._state(_as_control(character)) for character in self._decode(data)]
         return "".join(passed).encode("utf-8", "replace")
 
     # Each state takes one character, gives what is passed on, and may change the state.
