@@ -22,8 +22,10 @@ from pytest_smol.settings import Settings
 if TYPE_CHECKING:
     from pytest_smol.session.guest_session import SessionEnded
     from pytest_smol.session.run import SmolSession
+    from pytest_smol.trust.boundary import Boundary
 
 _SYS_PATH = pytest.StashKey[tuple[str, ...]]()
+_BOUNDARY = pytest.StashKey["Boundary"]()
 
 #: The same names as in pytest_smol.guest_os.interpreter and guest/init, which are not imported for them.
 _GUEST_VARIABLE = "SMOL_GUEST"
@@ -54,8 +56,38 @@ def pytest_load_initial_conftests(
     if early_config.known_args_namespace.smol and not _in_guest():
         # With --smol no code of the project runs on the host; the guest loads its conftest files.
         early_config.known_args_namespace.noconftest = True
+        try:
+            early_config.stash[_BOUNDARY] = _draw_boundary(early_config, parser)
+        except SmolError as error:
+            raise pytest.UsageError(str(error)) from error
         settings.leave_to_guest(early_config, parser, args)
     return (yield)
+
+
+def _draw_boundary(config: pytest.Config, parser: pytest.Parser) -> Boundary:
+    """Keep the project off the host from here on. Raises :class:`SmolError` for settings it may not have."""
+    path = list(sys.path)
+    # What is imported for that must not be the project's either, which pytest has put first.
+    sys.path[:] = [entry for entry in path if _is_installed(entry)]
+    try:
+        from pytest_smol.trust.boundary import Boundary
+    finally:
+        sys.path[:] = path
+    return Boundary(config, parser)
+
+
+def _is_installed(entry: str) -> bool:
+    below_prefix = entry.startswith((f"{sys.prefix}/lib", f"{sys.base_prefix}/lib"))
+    return below_prefix or "/site-packages" in entry or "/dist-packages" in entry
+
+
+def _register(config: pytest.Config, plugin: object, name: str) -> None:
+    """Register a plugin that this one cannot do without. Raises UsageError where ``-p no:NAME`` blocks it."""
+    if config.pluginmanager.register(plugin, name) is None:
+        raise pytest.UsageError(
+            f"-p no:{name} would turn off a part of pytest-smol, and run tests on the host",
+            "hint: leave it out, or turn off all of pytest-smol with -p no:smol",
+        )
 
 
 def _own_path(config: pytest.Config) -> list[str]:
@@ -71,7 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("smol_show_writes") and not _in_guest():
         from pytest_smol.artifacts.collector import WrittenPaths
 
-        config.pluginmanager.register(WrittenPaths(), "smol-written-paths")
+        _register(config, WrittenPaths(), "smol-written-paths")
     if _in_guest():
         return
     try:
@@ -82,10 +114,10 @@ def pytest_configure(config: pytest.Config) -> None:
     from pytest_smol.reports.plugin_compat import ConfigWarnings
 
     keep_files_whole(config)
-    config.pluginmanager.register(ConfigWarnings(), ConfigWarnings.NAME)
+    _register(config, ConfigWarnings(), ConfigWarnings.NAME)
     role = roles.role_of(config, config.stash[_SYS_PATH])
-    config.pluginmanager.register(role, "smol-role")
-    config.pluginmanager.register(HostPlugin(config, chosen, role), "smol-host")
+    _register(config, role, "smol-role")
+    _register(config, HostPlugin(config, chosen, role), "smol-host")
 
 
 def _remember(session: pytest.Session) -> None:
@@ -141,7 +173,7 @@ class HostPlugin:
             self._session = self._make_session()
             self._session.adopt(items, self._runs_in_vm)
             plugin = SummaryPlugin(self._config, self._session, mixed=not self._settings.everything)
-            self._config.pluginmanager.register(plugin, "smol-summary")
+            _register(self._config, plugin, "smol-summary")
             self._session.start()
         except SmolError as error:
             self._role.give_up(pytest.UsageError(str(error)))
@@ -200,7 +232,11 @@ class HostPlugin:
         return (self._session is not None and self._session.owns(item)) or None
 
     def pytest_report_header(self) -> list[str]:
-        return [self._session.describe(), *self._session.header_lines] if self._session is not None else []
+        boundary = self._config.stash.get(_BOUNDARY, None)
+        lines = [text for text in [boundary.describe() if boundary is not None else ""] if text]
+        if self._session is not None:
+            lines += [self._session.describe(), *self._session.header_lines]
+        return lines
 
     # --- collect --------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_smol.errors import SettingError
+from pytest_smol.trust.settings_origin import typed_by_user
 
 __all__ = [
     "ACCELERATORS",
@@ -139,6 +140,8 @@ class _Row:
     flag: bool = True
     metavar: str | None = None
     is_path: bool = False
+    #: The environment variable of a setting that names a program: a project cannot choose it.
+    variable: str = ""
 
     @property
     def option(self) -> str:
@@ -154,7 +157,13 @@ _ROWS = (
     _Row("output_limit", output_limit, "most output of one test in a VM, in MiB (default: 16)", flag=False),
     _Row("keep_console", path, "directory to keep each VM's console in, a file for each", True, "DIR", True),
     _Row("kernel", str, "guest kernel (a vmlinuz) to use instead of the distribution's", flag=False),
-    _Row("qemu", str, "QEMU program to use (default: qemu-system-x86_64 on PATH)", flag=False),
+    _Row(
+        "qemu",
+        str,
+        "QEMU program to use; also $SMOL_QEMU (default: qemu-system-x86_64 on PATH)",
+        metavar="PROGRAM",
+        variable="SMOL_QEMU",
+    ),
 )
 
 
@@ -204,6 +213,13 @@ def _value(config: pytest.Config, row: _Row) -> Any:
     given = config.getoption(f"smol_{row.name}") if row.flag else None
     source = row.option if given is not None else f"smol_{row.name} in the ini-file"
     text = given if given is not None else config.getini(f"smol_{row.name}")
+    if row.variable:
+        if text and not typed_by_user(config, row.option, f"smol_{row.name}"):
+            raise SettingError(
+                f"the project sets smol_{row.name} to {text!r}; a project does not choose what the host runs",
+                remedy=f"if you trust that program, give it with {row.option} or in ${row.variable}",
+            )
+        text = text or os.environ.get(row.variable, "")
     if row.is_path and given is None and text:
         text = str(config.rootpath / text)
     return None if text in (None, "") else converted(row.convert, text, source, row.help)

@@ -28,7 +28,8 @@ LAYERS = (
     ("engines",),
     ("reports",),
     ("marker", "virtiofs"),
-    ("settings", "host", "protocol"),
+    ("settings",),
+    ("host", "protocol", "trust"),
     ("errors",),
 )
 

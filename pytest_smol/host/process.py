@@ -69,7 +69,7 @@ class ChildProcess:
             os.close(self._stderr)
             raise HostError(
                 f"{argv[0]} cannot be started: {error}",
-                remedy="see that it is there and may be executed, or name another with smol_qemu",
+                remedy="see that it is there and may be executed, or name another with --smol-qemu",
             ) from error
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)

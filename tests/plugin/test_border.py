@@ -139,9 +139,10 @@ def test_marked_tests_report_as_at_home(lab: Lab, home: Path) -> None:
     assert smol.comparable() == plain.comparable()
 
 
-def test_a_marked_test_never_runs_on_the_host(lab: Lab, home: Path) -> None:
+def test_a_marked_test_never_runs_on_the_host(lab: Lab, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stands in the way of a machine: the test fails or the run ends."""
-    lab.project(test_a=MARKED, pytest_ini="[pytest]\nsmol_qemu = /nonexistent/qemu\n")
+    monkeypatch.setenv("SMOL_QEMU", "/nonexistent/qemu")
+    lab.project(test_a=MARKED)
     outcome = lab.plain("-v")  # with the real factory
     said = "\n".join(outcome.err)
     assert outcome.status == 4, outcome
@@ -246,7 +247,8 @@ def test_a_host_without_the_tests_of_the_guest_reports_each(lab: Lab, home: Path
 def test_a_variable_does_not_make_a_host_a_guest(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMOL_GUEST", "1")
     monkeypatch.delitem(sys.modules, "pytest_smol.guest.runner", raising=False)
-    lab.project(pytest_ini="[pytest]\nsmol_qemu = /nonexistent/qemu\n", test_a="def test_a(): pass\n")
+    monkeypatch.setenv("SMOL_QEMU", "/nonexistent/qemu")
+    lab.project(test_a="def test_a(): pass\n")
     outcome = lab.plain("--smol")
     assert outcome.status == 4
     assert "/nonexistent/qemu" in "\n".join(outcome.err)

@@ -277,6 +277,9 @@ def test_a_wrong_ini_value(lab: Lab) -> None:
     assert "smol_scope" in "\n".join(outcome.err)
 
 
-def test_an_unmarked_run_asks_nothing_of_the_settings_but_that_they_are_right(lab: Lab) -> None:
-    lab.project(pytest_ini="[pytest]\nsmol_qemu = /nonexistent/qemu\n", test_a="def test_a(): pass\n")
+def test_an_unmarked_run_asks_nothing_of_the_settings_but_that_they_are_right(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMOL_QEMU", "/nonexistent/qemu")
+    lab.project(test_a="def test_a(): pass\n")
     assert lab.plain().status == 0

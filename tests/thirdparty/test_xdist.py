@@ -215,9 +215,9 @@ def test_only_marked_tests_of_a_worker_run_in_machines(bench: Bench) -> None:
     assert len(imports(ran)) == 1, "the workers did not share one snapshot"
 
 
-def test_a_host_that_cannot_is_one_usage_error(bench: Bench) -> None:
+def test_a_host_that_cannot_is_one_usage_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.write("test_marked.py", "import pytest\n\n@pytest.mark.smol\ndef test_it(): pass\n")
-    bench.write("pytest.ini", "[pytest]\nsmol_qemu = /no/qemu\n")
+    monkeypatch.setenv("SMOL_QEMU", "/no/qemu")
     for args in ("--smol", "-v"):
         ran = bench.run("-n2", args, plugins=XDIST)
         assert ran.status == 4, str(ran)

@@ -19,7 +19,6 @@ FLAGS = [
 ]
 INI_ONLY = [
     ("kernel", "/boot/vmlinuz", "/boot/vmlinuz"),
-    ("qemu", "/opt/qemu", "/opt/qemu"),
     ("output_limit", "4", 4 << 20),
 ]
 
@@ -88,6 +87,38 @@ def test_some_are_for_the_ini_file_alone(
     assert settings(pytester, ini=f"smol_{name} = {text}") == Settings(**{name: value})  # type: ignore[arg-type]
     with pytest.raises(pytest.UsageError, match=f"--smol-{name}"):
         pytester.parseconfig(f"--smol-{name}={text}")
+
+
+@pytest.mark.parametrize(
+    "args", [["--smol-qemu=/opt/qemu"], ["--smol-qemu", "/opt/qemu"], ["-o", "smol_qemu=/opt/qemu"]]
+)
+def test_the_user_names_programs_on_the_command_line(pytester: pytest.Pytester, args: list[str]) -> None:
+    assert settings(pytester, *args).qemu == "/opt/qemu"
+
+
+def test_the_user_names_programs_in_the_environment(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMOL_QEMU", "/opt/qemu")
+    assert settings(pytester).qemu == "/opt/qemu"
+    assert settings(pytester, "--smol-qemu=/usr/qemu").qemu == "/usr/qemu"
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--smol-qemu=/local/qemu")
+    assert settings(pytester).qemu == "/local/qemu"
+
+
+@pytest.mark.parametrize(
+    "ini",
+    [
+        "smol_qemu = ./qemu",
+        "addopts = --smol-qemu=./qemu",
+        "addopts = --smol-qemu ./qemu",
+        "addopts = -o smol_qemu=./qemu",
+    ],
+)
+def test_a_project_names_no_programs(pytester: pytest.Pytester, ini: str) -> None:
+    with pytest.raises(SettingError, match=r"smol_qemu to '\./qemu'") as raised:
+        settings(pytester, ini=ini)
+    assert "--smol-qemu" in (raised.value.remedy or "")
 
 
 @pytest.mark.parametrize("text", ["0", "33", "-1", "1.5", "much"])
