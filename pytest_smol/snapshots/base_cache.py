@@ -6,10 +6,12 @@ A base snapshot on disk is a directory named by its key::
     base/<key>/state          QEMU's device state
     base/<key>/tree.json      the file server's node table, and the host paths that the guest looked at
     base/<key>/manifest.json  digests of the three
+    base/<key>/identities.json  by what the host files are recognised that were found unchanged last
     base/<key>.lock           held while it is checked, copied or stored
 
 It is valid if it is whole (the digests agree) and if every host path that the
-guest looked at while it was made is unchanged. Anything else is built again.
+guest looked at while it was made is unchanged: see ``virtiofs/dependencies``.
+Anything else is built again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -27,10 +30,19 @@ from filelock import FileLock, Timeout
 from pytest_smol.engines.qemu.command_line import Hardware
 from pytest_smol.errors import SnapshotError
 from pytest_smol.host.run_directory import require_space
-from pytest_smol.snapshots.description import Manifest, read_manifest, read_tree, write_manifest, write_tree
+from pytest_smol.snapshots.description import (
+    Manifest,
+    read_identities,
+    read_manifest,
+    read_tree,
+    write_identities,
+    write_manifest,
+    write_tree,
+)
 from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.snapshots.sparse import copy_sparse, write_error
-from pytest_smol.virtiofs.dependencies.recorder import changed
+from pytest_smol.virtiofs.dependencies.comparison import Comparison, compare
+from pytest_smol.virtiofs.dependencies.dependency import hashed
 from pytest_smol.virtiofs.view import View
 
 __all__ = ["BaseCache", "Origin"]
@@ -132,13 +144,19 @@ class BaseCache:
             tree = read_tree(directory)
         except (OSError, ValueError, KeyError, TypeError) as error:
             return None, f"its description is damaged: {error}"
-        difference = self._other_frequency(manifest.tsc_khz) or changed(tree.dependencies)
+        known = read_identities(directory)
+        now = compare(tree.dependencies, known)
+        difference = self._other_frequency(manifest.tsc_khz) or now.reason
         if difference is not None:
             return None, difference
         for name in ("ram", "state"):
             if _copied(directory / name, target / name) != manifest.files[name]:
                 return None, f"its {name} file is damaged"
-        os.utime(directory / "manifest.json")  # the time of the last use
+        with suppress(OSError):  # a cache that cannot be written to is as good
+            os.utime(directory / "manifest.json")  # the time of the last use
+            if now.identities != known:
+                write_identities(now.identities, directory)
+        tree = tree.on_host(now)
         return Snapshot(hardware, view, target / "ram", target / "state", tree), None
 
     def _other_frequency(self, tsc_khz: int) -> str | None:
@@ -156,20 +174,24 @@ class BaseCache:
             snapshot = build(target)
         except OSError as error:
             raise write_error(target, error) from error
-        difference = changed(snapshot.tree.dependencies)
-        if difference is not None:
+        tree = snapshot.tree
+        tree = replace(tree, dependencies=hashed(tree.dependencies))
+        now = compare(tree.dependencies)
+        if now.reason is not None:
             raise SnapshotError(
-                f"the base snapshot was not valid right after it was made: {difference}",
+                f"the base snapshot was not valid right after it was made: {now.reason}",
                 remedy="wait until nothing changes the interpreter's files any more, and run again",
             )
-        self._store(snapshot, directory)
+        snapshot = replace(snapshot, tree=tree)
+        self._store(snapshot, now, directory)
         return snapshot
 
-    def _store(self, snapshot: Snapshot, directory: Path) -> None:
+    def _store(self, snapshot: Snapshot, now: Comparison, directory: Path) -> None:
         """Copy ``snapshot`` to ``directory``. Raises :class:`DiskFull`."""
         made = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{directory.name}-", dir=self._root))
         try:
-            write_tree(snapshot.tree, made)
+            write_tree(snapshot.tree.without_devices(), made)
+            write_identities(now.identities, made)
             digests = {}
             for path in (snapshot.ram, snapshot.state):
                 digests[path.name] = copy_sparse(path, made / path.name)
@@ -201,6 +223,8 @@ def _remove(path: Path) -> None:
 def _is_garbage(directory: Path, unused: float) -> bool:
     try:
         last_use = (directory / "manifest.json").stat().st_mtime
-        return time.time() - last_use >= unused or changed(read_tree(directory).dependencies) is not None
+        if time.time() - last_use >= unused:
+            return True
+        return compare(read_tree(directory).dependencies, read_identities(directory)).reason is not None
     except (OSError, ValueError, KeyError, TypeError):
         return True

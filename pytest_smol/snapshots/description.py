@@ -1,10 +1,10 @@
-"""The files that describe a snapshot on disk: ``tree.json`` and ``manifest.json``."""
+"""The files that describe a snapshot on disk: ``tree.json``, ``manifest.json`` and ``identities.json``."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,18 @@ from pytest_smol.errors import SnapshotError
 from pytest_smol.snapshots.key import FORMAT
 from pytest_smol.snapshots.snapshot import Snapshot, seal
 from pytest_smol.snapshots.sparse import digest_of
+from pytest_smol.virtiofs.dependencies.comparison import Identity
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.view import View
 
 __all__ = [
     "Manifest",
     "load",
+    "read_identities",
     "read_manifest",
     "read_tree",
     "write_description",
+    "write_identities",
     "write_manifest",
     "write_tree",
 ]
@@ -87,6 +90,27 @@ def load(directory: Path, hardware: Hardware, view: View, *more: str) -> Snapsho
 def read_tree(directory: Path) -> TreeState:
     """The content of ``tree.json``. Raises OSError, ValueError, KeyError or TypeError if it is not sound."""
     return TreeState.from_json(json.loads((directory / "tree.json").read_text("ascii")))
+
+
+def write_identities(identities: Sequence[Identity], directory: Path) -> None:
+    """Write ``identities.json``: how the files that the guest depends on are recognised now. Raises OSError.
+
+    Whatever is in it cannot make a wrong snapshot valid but by chance: it only
+    saves reading files whose inode number and time it has.
+    """
+    path = directory / "identities.json"
+    unfinished = path.with_suffix(".new")
+    unfinished.write_text(json.dumps([list(identity) for identity in identities]), encoding="ascii")
+    unfinished.replace(path)
+
+
+def read_identities(directory: Path) -> tuple[Identity, ...] | None:
+    """The content of ``identities.json``, None where it is missing or not sound."""
+    try:
+        rows = json.loads((directory / "identities.json").read_text("ascii"))
+        return tuple(Identity(int(ino), int(mtime_ns)) for ino, mtime_ns in rows)
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def read_manifest(directory: Path, *more: str) -> Manifest:

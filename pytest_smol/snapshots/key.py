@@ -15,7 +15,7 @@ from pytest_smol.virtiofs.view import View
 __all__ = ["FORMAT", "key_of", "machine_facts"]
 
 #: Changes whenever what a snapshot holds or how it is laid out changes.
-FORMAT = 3
+FORMAT = 4
 
 
 def key_of(facts: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pytest_smol.engines.qemu.program import Emulator
 from pytest_smol.snapshots.base_cache import BaseCache, Origin
 from pytest_smol.snapshots.key import key_of
 from pytest_smol.snapshots.snapshot import Snapshot
-from pytest_smol.virtiofs.dependencies.recorder import FileDependency
+from pytest_smol.virtiofs.dependencies.dependency import NOT_HASHED, FileDependency
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.view import View
 
@@ -21,15 +21,18 @@ VIEW = View({})
 KEY = key_of({"test": 1})
 RAM = b"head" + bytes(200_000) + b"tail" + bytes(100_000)
 STATE = b"device state"
+#: A st_dev that no device has; each dependency is on the device in this place of the table.
+DEVICE = 0xDEAD
 
 
 def observed(path: Path) -> FileDependency:
-    """``path`` as a guest has seen it."""
+    """``path`` as a guest has seen and read it."""
     try:
         st = os.lstat(path)
     except FileNotFoundError:
         return FileDependency(str(path), 0, 0, 0, 0)
-    return FileDependency(str(path), st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns)
+    fields = (st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns)
+    return FileDependency(str(path), *fields, device=0, content=NOT_HASHED)
 
 
 class Builder:
@@ -43,7 +46,7 @@ class Builder:
         self.count += 1
         (directory / "ram").write_bytes(RAM)
         (directory / "state").write_bytes(STATE)
-        tree = TreeState(dependencies=tuple(map(observed, self.seen)), flags=7)
+        tree = TreeState(devices=(DEVICE,), dependencies=tuple(map(observed, self.seen)), flags=7)
         return Snapshot(HARDWARE, VIEW, directory / "ram", directory / "state", tree)
 
 

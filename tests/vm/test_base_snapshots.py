@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -64,16 +66,76 @@ def test_the_next_run_hits(cached: Project) -> None:
     assert (snapshot(cached) / "ram").stat().st_ino == before
 
 
-def test_a_touched_file_makes_it_stale(cached: Project) -> None:
+def hooks(project: Project) -> Path:
+    """A module that the guest had loaded when the snapshot was made."""
+    (found,) = (project.home / "environment").glob("lib/python*/site-packages/pluggy/_hooks.py")
+    return found
+
+
+def change_quotes(path: Path, old: str, new: str) -> None:
+    """Change the content and the time of the module ``path``, but neither its size nor what it does."""
+    text = path.read_text("utf-8")
+    assert text.count(old * 3) >= 2
+    path.write_text(text.replace(old * 3, new * 3, 2), "utf-8")
+
+
+def test_a_touched_file_is_compared_by_its_content(cached: Project) -> None:
     """One that the guest read when the snapshot was made; others do not count."""
-    (touched,) = (cached.home / "environment").glob("lib/python*/site-packages/pluggy/_hooks.py")
     (cached.home / "environment" / "unread.txt").write_text("nobody looked for this")
     assert HIT in header(cached)
-    os.utime(touched)
+    os.utime(hooks(cached))
+    assert HIT in header(cached)
+    change_quotes(hooks(cached), '"', "'")
     line = header(cached)
     assert BUILT in line
-    assert f"{touched}: was modified" in line
+    assert f"{hooks(cached)}: was modified" in line
     assert HIT in header(cached)
+
+
+SEEN = """
+import json, os
+
+def test_seen():
+    with open("facts.json") as file:
+        known = json.load(file)
+    seen = {path: os.stat(path) for path in known}
+    assert {path: st.st_mtime_ns for path, st in seen.items()} == known
+    assert len({(st.st_dev, st.st_ino) for st in seen.values()}) == len(known)
+"""
+
+
+def copy_in_place(directory: Path) -> None:
+    """As a restored cache or a fresh container has it: the same path, other inode numbers and times."""
+    old = directory.rename(directory.with_name(f"{directory.name}.old"))
+    shutil.copytree(old, directory, symlinks=True, copy_function=shutil.copy)
+
+
+def test_copies_are_as_good_and_seen_as_they_are(cached: Project) -> None:
+    before = (snapshot(cached) / "ram").stat().st_ino
+    copy_in_place(cached.home / "environment")
+    copy_in_place(cached.home / "cache")
+    # The old files stay: a guest that remembered their inode numbers would see some of them twice.
+    trees = [cached.home / name for name in ("environment", "environment.old")]
+    files = [path for tree in trees for path in tree.glob("lib/**/p*/*.py") if not path.is_symlink()]
+    facts = {str(path): path.stat().st_mtime_ns for path in files}
+    assert len(facts) > 100
+    cached.write("facts.json", json.dumps(facts))
+    cached.write("test_seen.py", SEEN)
+    arguments = ("--smol", "test_seen.py", str(trees[1]))
+    for _ in range(2):
+        result = cached.run(*arguments)
+        assert result.outcomes() == {"test_seen": "passed"}, result.output
+        assert HIT in result.stdout
+    assert (snapshot(cached) / "ram").stat().st_ino != before
+    (cached.root / "test_seen.py").unlink()
+
+
+def test_a_change_in_a_copy_is_found(cached: Project) -> None:
+    assert HIT in header(cached)
+    change_quotes(hooks(cached), "'", '"')
+    line = header(cached)
+    assert BUILT in line
+    assert f"{hooks(cached)}: was modified" in line
 
 
 def overwrite(name: str, offset: int) -> Callable[[Path], None]:

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Mapping
 
+from pytest_smol.virtiofs.dependencies.comparison import NO_DEVICE
 from pytest_smol.virtiofs.fuse import ATTR
 from pytest_smol.virtiofs.view import Content, Directory, Link
 
@@ -27,23 +28,42 @@ BLOCK_SIZE = 4096
 class Devices:
     """Inode numbers that stay distinct between host file systems, which the guest sees as one.
 
-    The first device met keeps its numbers. Those of others carry the device's
-    place in the table in their upper 16 bits.
+    The guest's number is the host's, with the device's place in a table in the
+    upper 16 bits (0 for the first device). A number of the host's that needs
+    these bits itself is replaced by a digest of it. ``known`` is the table so
+    far: st_dev numbers, NO_DEVICE for a place that is never used again.
     """
 
     def __init__(self, known: tuple[int, ...]) -> None:
-        self._indices = {device: index for index, device in enumerate(known)}
+        self._known = known
+        self._indices = {device: place for place, device in enumerate(known) if device != NO_DEVICE}
+        self._added: list[int] = []
+
+    def index(self, st_dev: int) -> int:
+        """The device's place in the table, a new one if it has none."""
+        place = self._indices.get(st_dev)
+        if place is None:
+            place = self._indices[st_dev] = len(self._known) + len(self._added)
+            self._added.append(st_dev)
+        return place
 
     def ino(self, st_dev: int, st_ino: int) -> int:
         """The guest's inode number of a host inode."""
-        index = self._indices.get(st_dev)
-        if index is None:
-            index = self._indices[st_dev] = len(self._indices)
-        return st_ino if index == 0 else index << INO_BITS | (st_ino ^ st_ino >> INO_BITS) & INO_MASK
+        place = self._indices.get(st_dev)
+        if place is None:
+            place = self.index(st_dev)
+        if st_ino > INO_MASK:
+            st_ino = _ino_digest(st_ino.to_bytes(8, "little"))
+        return place << INO_BITS | st_ino
 
     def freeze(self) -> tuple[int, ...]:
-        """The devices in the order in which they were met."""
-        return tuple(self._indices)
+        """The table as it is now."""
+        return (*self._known, *self._added)
+
+
+def _ino_digest(data: bytes) -> int:
+    """``INO_BITS`` bits that stand for ``data``."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=INO_BITS // 8).digest(), "little")
 
 
 _pack = ATTR.codec.pack
@@ -74,8 +94,7 @@ def host_attr(st: os.stat_result, ino: int) -> bytes:
 
 def composed_ino(path: bytes) -> int:
     """The inode number of a path that only the view has: the same in each fork, without a table."""
-    digest = hashlib.blake2b(path, digest_size=INO_BITS // 8).digest()
-    return COMPOSED_DEVICE << INO_BITS | int.from_bytes(digest, "little")
+    return COMPOSED_DEVICE << INO_BITS | _ino_digest(path)
 
 
 def composed_mode(entry: Composed) -> int:

@@ -121,7 +121,7 @@ class Tree:
         return TreeState(
             self._nodes.freeze(),
             self._devices.freeze(),
-            self._recorder.freeze(self._base.dependencies),
+            self._recorder.freeze(self._base.dependencies, self._devices.index),
             self.composed_misses,
             self._base.composed_listings | self._recorder.composed_listings,
             int(self._flags),
@@ -269,6 +269,7 @@ class Tree:
         size = min(size, room)
         host = self._places.host(node.path)
         if host is not None:
+            self._recorder.read(host)
             return self._files.read(nodeid, host, size, offset)
         return self._content(node.path)[offset : offset + size]
 
@@ -284,6 +285,7 @@ class Tree:
             raise OSError(errno.EINVAL, "the kernel does all other seeks itself")
         host = self._places.host(node.path)
         if host is not None:
+            self._recorder.read(host)
             return fuse.LSEEK_OUT.pack({"offset": os.lseek(self._files.get(nodeid, host), offset, whence)})
         size = len(self._content(node.path))
         if offset >= size:

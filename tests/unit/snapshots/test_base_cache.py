@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from pytest_smol.snapshots.base_cache import BaseCache, Origin
 from pytest_smol.snapshots.key import key_of
 from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.snapshots.sparse import digest_of
-from tests.unit.snapshot_samples import HARDWARE, KEY, RAM, STATE, VIEW, Builder, checkout
+from pytest_smol.virtiofs.dependencies import comparison
+from pytest_smol.virtiofs.dependencies.dependency import content_digest
+from tests.unit.snapshot_samples import DEVICE, HARDWARE, KEY, RAM, STATE, VIEW, Builder, checkout
 
 
 @pytest.fixture
@@ -104,20 +107,21 @@ def test_a_snapshot_keeps_what_it_runs_on(root: Path, tmp_path: Path, build: Bui
 # --- stale
 
 
-def touch(path: Path) -> None:
+def modify(path: Path) -> None:
+    path.write_text("as it is!")
     os.utime(path, ns=(1, 1))
 
 
 def replace(path: Path) -> None:
     other = path.with_name("other")
-    other.write_text("as it was")
+    other.write_text("as it is!")
     other.rename(path)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (touch, "seen: was modified"),
+        (modify, "seen: was modified"),
         (replace, "seen: was replaced"),
         (Path.unlink, "seen: is gone"),
         (lambda path: path.write_text("longer than it was"), "seen: size was"),
@@ -136,6 +140,101 @@ def test_a_snapshot_is_stale_when_what_it_saw_has_changed(
     assert f"({origin.stale})" in origin.describe()
     assert again(root, tmp_path, build) == Origin()
     assert build.count == 2
+
+
+# --- moved: other inode numbers and times, the same contents
+
+
+def copy_again(path: Path) -> None:
+    """Put a copy, which has another inode number and time, in the place of ``path``."""
+    old = path.rename(path.with_name("old"))  # kept, so that its inode number is not used again
+    path.write_bytes(old.read_bytes())
+    path.chmod(old.stat().st_mode)
+    os.utime(path, ns=(1, 1))
+
+
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read to compare them, from now on."""
+    found: list[str] = []
+
+    def digest(path: str, mode: int) -> str:
+        found.append(path)
+        return content_digest(path, mode)
+
+    monkeypatch.setattr(comparison, "content_digest", digest)
+    return found
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_file_with_the_same_content_is_read_once(
+    root: Path, tmp_path: Path, build: Builder, seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_again(seen)
+    read = reads(monkeypatch)
+    for _ in range(3):
+        assert again(root, tmp_path, build) == Origin()
+    assert read == [str(seen)]
+    assert build.count == 1
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_guest_that_knows_other_times_has_to_forget_them_in_each_run(
+    root: Path, tmp_path: Path, build: Builder, seen: Path
+) -> None:
+    trees = [checkout(root, tmp_path / "again", build)[0].tree]
+    time = seen.stat().st_mtime_ns
+    os.utime(seen, ns=(1, 1))
+    trees.append(checkout(root, tmp_path / "again", build)[0].tree)
+    trees.append(checkout(root, tmp_path / "again", build)[0].tree)
+    os.utime(seen, ns=(time, time))
+    trees.append(checkout(root, tmp_path / "again", build)[0].tree)
+    assert [tree.moved for tree in trees] == [False, True, True, False]
+    assert [tree.outdated(VIEW, VIEW) for tree in trees] == [False, True, True, False]
+
+
+@pytest.mark.usefixtures("stored")
+def test_after_a_move_a_change_is_still_found(root: Path, tmp_path: Path, build: Builder, seen: Path) -> None:
+    copy_again(seen)
+    assert again(root, tmp_path, build) == Origin()
+    seen.write_text("as it is!")
+    assert "seen: was modified" in str(again(root, tmp_path, build).stale)
+
+
+def test_a_copied_cache_is_as_good(root: Path, tmp_path: Path, build: Builder, stored: Path) -> None:
+    assert stored.is_dir()
+    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)
+    shutil.rmtree(root)
+    assert again(tmp_path / "copy", tmp_path, build) == Origin()
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "{}", "[]", "[[1]]", '[["x", 1], [2, 3]]', "[[1, 2]]"])
+def test_identities_that_are_not_sound_cost_a_comparison_of_contents(
+    root: Path, tmp_path: Path, build: Builder, stored: Path, seen: Path, text: str
+) -> None:
+    copy_again(seen)
+    (stored / "identities.json").write_text(text)
+    assert again(root, tmp_path, build) == Origin()
+    modify(seen)
+    (stored / "identities.json").write_text(text)
+    assert "seen: was replaced" in str(again(root, tmp_path, build).stale)
+
+
+def test_no_device_number_is_kept(
+    root: Path, tmp_path: Path, build: Builder, stored: Path, seen: Path
+) -> None:
+    assert str(DEVICE) not in (stored / "tree.json").read_text()
+    assert str(DEVICE) not in (stored / "identities.json").read_text()
+    assert checkout(root, tmp_path / "again", build)[0].tree.devices == (seen.stat().st_dev,)
+
+
+def test_garbage_is_told_by_content_too(root: Path, stored: Path, seen: Path) -> None:
+    copy_again(seen)
+    assert BaseCache(root).collect() == []
+    modify(seen)
+    assert BaseCache(root).collect() == [stored]
+
+
+# --- the time stamp counter
 
 
 def copy_for(root: Path, target: Path, build: Builder, tsc_khz: int) -> Origin:
@@ -317,7 +416,7 @@ def test_files_that_change_all_the_time_are_an_error_with_a_remedy(
     class Restless(Builder):
         def __call__(self, directory: Path) -> Snapshot:
             snapshot = super().__call__(directory)
-            touch(seen)
+            modify(seen)
             return snapshot
 
     with pytest.raises(SnapshotError, match="was modified") as caught:

@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 
 from pytest_smol.errors import SnapshotError
-from pytest_smol.virtiofs.dependencies.recorder import (
-    DependencyRecorder,
-    FileDependency,
-    changed,
-    names_digest,
-)
+from pytest_smol.virtiofs.dependencies.comparison import changed
+from pytest_smol.virtiofs.dependencies.dependency import FileDependency, names_digest
+from pytest_smol.virtiofs.dependencies.recorder import DependencyRecorder
 
 
 def look(path: Path) -> DependencyRecorder:
@@ -24,6 +21,12 @@ def look(path: Path) -> DependencyRecorder:
 def list_(path: Path) -> DependencyRecorder:
     recorder = look(path)
     recorder.listed(os.fsencode(path), os.stat(path), os.listdir(os.fsencode(path)))
+    return recorder
+
+
+def read(path: Path) -> DependencyRecorder:
+    recorder = look(path)
+    recorder.read(os.fsencode(path))
     return recorder
 
 
@@ -39,22 +42,22 @@ def test_nothing_changed(tmp_path: Path) -> None:
 def test_a_file_that_changes_in_any_way_is_named(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text("x")
-    seen = look(path)
+    seen = read(path)
     path.write_text("xy")
     assert why(seen) == f"{path}: size was 1, is 2"
-    seen = look(path)
+    seen = read(path)
     os.utime(path, ns=(0, 1))
     assert why(seen) == f"{path}: was modified"
-    seen = look(path)
+    seen = read(path)
     path.chmod(0o600 if path.stat().st_mode & 0o77 else 0o644)
     assert "mode was" in (why(seen) or "")
-    seen = look(path)
+    seen = read(path)
     (tmp_path / "g").write_text("xy")
     (tmp_path / "g").chmod(path.stat().st_mode & 0o777)
     os.utime(tmp_path / "g", ns=(0, 1))
     os.replace(tmp_path / "g", path)
     assert why(seen) == f"{path}: was replaced"
-    seen = look(path)
+    seen = read(path)
     path.unlink()
     assert why(seen) == f"{path}: is gone"
 
@@ -122,9 +125,9 @@ def test_names_that_are_no_text_survive_json(tmp_path: Path) -> None:
     assert changed(again) is None
 
 
-@pytest.mark.parametrize("row", [None, [], ["p", 1, 2, 3, 4], ["p", "x", 2, 3, 4, ""], 5])
+@pytest.mark.parametrize("row", [None, [], ["p", 1, 2, 3, 4], ["p", "x", 2, 3, 4, "", 0, ""], 5])
 def test_other_json_is_refused(row: object) -> None:
-    with pytest.raises(ValueError, match=r"not an observation|unpack|int\(\)"):
+    with pytest.raises(ValueError, match=r"not a file dependency|unpack|int\(\)"):
         FileDependency.from_json(row)
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pytest_smol.host.beneath import Beneath
 from pytest_smol.virtiofs import fuse
-from pytest_smol.virtiofs.dependencies.recorder import changed
+from pytest_smol.virtiofs.dependencies.comparison import changed
+from pytest_smol.virtiofs.dependencies.dependency import NOT_HASHED
 from pytest_smol.virtiofs.filesystem.host_files import Files
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.filesystem.tree import FLAGS, VALID, Tree
@@ -536,6 +537,20 @@ def test_a_state_that_is_none_is_refused(broken: dict[str, object]) -> None:
     table = {**TreeState().to_json(), **broken} if broken else {}
     with pytest.raises(ValueError, match=r"state|nodes|unpack|int\(\)"):
         TreeState.from_json(table)
+
+
+def test_the_content_of_what_was_read_matters(client: Client, tmp_path: Path) -> None:
+    for name in ("read", "seen", "module.py", "searched"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "link").symlink_to("read")
+    client.read(client.walk("/host/read"))
+    client.call(Opcode.LSEEK, client.walk("/host/searched"), struct.pack("<QQII", 0, 0, os.SEEK_DATA, 0))
+    for name in ("seen", "module.py", "link"):
+        client.walk(f"/host/{name}")
+    rows = {Path(row.path).name: row for row in client.tree.freeze().dependencies if not row.names}
+    matters = {name for name, row in rows.items() if row.content == NOT_HASHED}
+    assert matters == {"read", "searched", "module.py", "link"}
+    assert {row.device for row in rows.values()} == {0}
 
 
 def test_what_was_looked_up_listed_or_missed_is_observed(client: Client, tmp_path: Path) -> None:
