@@ -6,17 +6,25 @@ import time
 from collections.abc import Collection
 from statistics import median
 
+from pytest_smol.virtiofs.hiding.rules import PUBLIC
+
 __all__ = ["Usage", "describe_hidden"]
 
 #: How many hidden files are named.
 _NAMED = 5
+_TEST_DIRECTORIES = frozenset(PUBLIC)
 
 
 def describe_hidden(paths: Collection[str], rootdir: str) -> str:
-    """One line on ``paths`` that were asked for and hidden: a test may have failed for the want of them."""
+    """One line on ``paths`` that were asked for and hidden: a test may have failed for the want of them.
+
+    ``paths`` are host paths, of which those in ``rootdir`` are shown from there.
+    """
     names = sorted(path.removeprefix(f"{rootdir}/") for path in paths)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"smol: hidden from tests: {', '.join(names[:_NAMED])}{more} (smol_show makes exceptions)"
+    in_tests = any(not _TEST_DIRECTORIES.isdisjoint(name.lower().split("/")[:-1]) for name in names)
+    how = "smol_show makes exceptions" + ("; test data that git tracks is shown" if in_tests else "")
+    return f"smol: hidden from tests: {', '.join(names[:_NAMED])}{more} ({how})"
 
 
 class Usage:

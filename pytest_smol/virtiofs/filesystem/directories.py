@@ -57,11 +57,11 @@ class Directories:
         return dots + found
 
     def _visible(self, fd: int, directory: bytes, rows: list[Row]) -> list[Row]:
-        may_hide, links = self._secrets.may_hide, self._secrets.counts_links(directory)
+        doubts = self._secrets.doubts(directory)
         return [
             row
             for row in rows
-            if not (may_hide(row[0]) or (links and row[2] == DT_REG)) or self._is_visible(fd, directory, row)
+            if not doubts(row[0], row[2] == DT_REG) or self._is_visible(fd, directory, row)
         ]
 
     def _is_visible(self, fd: int, directory: bytes, row: Row) -> bool:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pytest_smol.host.beneath import Beneath
 from pytest_smol.virtiofs.filesystem.attributes import Composed
-from pytest_smol.virtiofs.hiding.redaction import redacted
-from pytest_smol.virtiofs.hiding.secrets import MAX_REDACTED, Secrets
+from pytest_smol.virtiofs.hiding.redaction import MAX_REDACTED, redacted_source
+from pytest_smol.virtiofs.hiding.secrets import Redaction, Secrets
 from pytest_smol.virtiofs.view import Entry, HostPath, View
 
 __all__ = ["Files", "Places"]
 
+REDACTED = " (its tokens)"
+"""What is said of a source file whose tokens are redacted, after its path."""
 MAX_DIRECTORIES = 1 << 16
 """How many directories' host paths are remembered."""
 
@@ -77,20 +80,31 @@ class Places:
 
 
 class OpenFile(NamedTuple):
-    """A descriptor, which file it is, and whether credentials in it are redacted."""
+    """A descriptor, which file it is, and how credentials in it are redacted if they are."""
 
     fd: int
     st_dev: int
     st_ino: int
-    redacts: bool
+    redaction: Redaction | None
 
 
 class Files:
-    """Host files that are open for reading, by node id; the least recently used is closed first."""
+    """Host files that are open for reading, by node id; the least recently used is closed first.
 
-    def __init__(self, beneath: Beneath, secrets: Secrets, limit: int = 64) -> None:
+    ``tell`` is called with the host path of a file that is opened and must not be
+    read, or whose tokens are redacted, and with what is to be said of that.
+    """
+
+    def __init__(
+        self,
+        beneath: Beneath,
+        secrets: Secrets,
+        tell: Callable[[bytes, str], None] = lambda path, why: None,
+        limit: int = 64,
+    ) -> None:
         self._beneath = beneath
         self._secrets = secrets
+        self._tell = tell
         self._limit = limit
         self._open: OrderedDict[int, OpenFile] = OrderedDict()
         self._texts: dict[int, tuple[tuple[int, int], bytes]] = {}  # redacted: size and time, what is shown
@@ -98,15 +112,15 @@ class Files:
     def read(self, nodeid: int, host: bytes, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes at ``offset`` of the regular file ``host``. Raises OSError as :meth:`get`."""
         file = self._file(nodeid, host)
-        if file.redacts:
-            return self._text(nodeid, file.fd)[offset : offset + size]
+        if file.redaction:
+            return self._text(nodeid, file.fd, file.redaction)[offset : offset + size]
         return os.pread(file.fd, size, offset)
 
-    def _text(self, nodeid: int, fd: int) -> bytes:
+    def _text(self, nodeid: int, fd: int, redaction: Redaction) -> bytes:
         st = os.fstat(fd)
         known = self._texts.get(nodeid)
         if known is None or known[0] != (st.st_size, st.st_mtime_ns):
-            text = redacted(os.pread(fd, MAX_REDACTED, 0))
+            text = redaction(os.pread(fd, MAX_REDACTED, 0))
             known = self._texts[nodeid] = ((st.st_size, st.st_mtime_ns), text)
         return known[1]
 
@@ -125,12 +139,18 @@ class Files:
             return known
         fd = self._open_host(host)
         st = os.fstat(fd)
-        file = self._open[nodeid] = OpenFile(fd, st.st_dev, st.st_ino, self._secrets.redacts(host))
+        try:
+            redaction = self._secrets.redaction(host, st, fd)
+        except BaseException as error:
+            os.close(fd)
+            if isinstance(error, FileNotFoundError):
+                self._tell(host, "")
+            raise
+        if redaction is redacted_source:
+            self._tell(host, REDACTED)
+        file = self._open[nodeid] = OpenFile(fd, st.st_dev, st.st_ino, redaction)
         if len(self._open) > self._limit:
             self.drop(next(iter(self._open)))
-        if self._secrets.hides(host, st):
-            self.drop(nodeid)
-            raise FileNotFoundError(errno.ENOENT, "hidden by now")
         return file
 
     def _open_host(self, host: bytes) -> int:

@@ -89,7 +89,7 @@ class Tree:
         self._secrets = Secrets(view.hiding, named, self._beneath)
         host = (self._beneath, self._secrets)
         self._directories = Directories(self._places, self._devices, self._recorder, *host)
-        self._files = Files(*host)
+        self._files = Files(*host, self._tell)
         self._listings = Listings()
         self._asked = set() if asked is None else asked
 
@@ -176,6 +176,11 @@ class Tree:
         st = self._beneath.lstat(host)
         return st, host_attr(st, self._devices.ino(st.st_dev, st.st_ino))
 
+    def _tell(self, host: bytes, more: str = "") -> None:
+        """Remember that the guest asked for ``host``, which is hidden, or ``more`` of it."""
+        if len(self._asked) < MAX_ASKED:
+            self._asked.add(os.fsdecode(host) + more)
+
     # Entries: what LOOKUP and READDIRPLUS hand out.
 
     def _host_entry(self, path: bytes, host: bytes) -> tuple[bytes, int]:
@@ -183,8 +188,7 @@ class Tree:
         st, attr = self._stat(host)
         self._recorder.saw(host, st)
         if self._secrets.hides(host, st):
-            if len(self._asked) < MAX_ASKED:
-                self._asked.add(os.fsdecode(host))
+            self._tell(host)
             raise FileNotFoundError(errno.ENOENT, "hidden")
         nodeid = self._nodes.enter(path, st.st_mode & _S_IFMT)
         self._files.check(nodeid, st)

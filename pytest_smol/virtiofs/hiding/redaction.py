@@ -1,4 +1,4 @@
-"""Credentials in configuration files, redacted in place: each of their characters becomes an ``x``.
+"""Credentials in configuration files and in source code, redacted in place: each character becomes an ``x``.
 
 The size of a file stays what it is, so neither its attributes nor offsets in it change.
 """
@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["holds_secret", "redacted"]
+from pytest_smol.virtiofs.hiding.contents import find_tokens
 
-# What these search may be a hostile project's own, so no repetition in them can go over the same bytes
-# again and again: each is bounded, or ends at what begins the next one.
+__all__ = ["MAX_REDACTED", "redacted", "redacted_source"]
+
+MAX_REDACTED = 256 << 10
+"""Bytes of the largest file that is redacted."""
+
+# What these search may be a hostile project's own, so that no repetition may be searched from many starts:
+# each is bounded, or ends at the characters that the next one begins with.
 
 #: ``user:password`` of ``scheme://user:password@``.
 _URL_USER = re.compile(rb"(?<=://)[^\s/\"']+(?=@)")
@@ -22,13 +27,6 @@ _SECRET_KEY = re.compile(
 )
 #: Conda's channels have their token in the path.
 _URL_TOKEN = re.compile(rb"/t/(?P<token>[A-Za-z0-9_-]{8,})")
-
-#: Source: RFC 7468, PuTTY's key files, and the JSON files of Google's accounts.
-_PRIVATE = re.compile(
-    rb"^[ \t\xef\xbb\xbf]{0,20}(?:-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY|PuTTY-User-Key-File-)"
-    rb"|\"(?:private_key|client_secret|refresh_token)\"\s{0,40}:",
-    re.MULTILINE,
-)
 
 
 def _x(data: bytes) -> bytes:
@@ -56,6 +54,9 @@ def redacted(data: bytes) -> bytes:
     return _SECRET_KEY.sub(_blank_group, data)
 
 
-def holds_secret(data: bytes) -> bool:
-    """Whether there is a private key or the credentials of an account in ``data``."""
-    return _PRIVATE.search(data) is not None
+def redacted_source(data: bytes) -> bytes:
+    """Source code with its tokens and private keys replaced, of the same length and with the same lines."""
+    shown = bytearray(data)
+    for begin, end in find_tokens(data):
+        shown[begin:end] = _x(data[begin:end])
+    return bytes(shown)

@@ -1,6 +1,6 @@
-"""Which files of a view no guest ever sees. Data only: the rules, and what is in them by default.
+"""The rules by which files of a view are hidden from guests, as data: a part of each view.
 
-All are globs as :class:`~pytest_smol.virtiofs.hiding.globs.Globs` takes them.
+Names are globs as :class:`~pytest_smol.virtiofs.hiding.globs.Globs` takes them.
 """
 
 from __future__ import annotations
@@ -9,47 +9,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["Hiding"]
-
-#: Credentials and the directories that tools keep them in.
-CREDENTIALS = (
-    *(".netrc", "_netrc", ".pypirc", ".npmrc", ".git-credentials", ".config/git/credentials", ".pgpass"),
-    *(".aws", ".azure", ".config/gcloud", ".boto", ".s3cfg", ".oci", ".config/doctl", ".databrickscfg"),
-    *("application_default_credentials.json", ".kaggle/kaggle.json", ".vault-token", ".terraformrc"),
-    *(".terraform.d", ".kube", ".docker/config.json", ".dockercfg", ".dockerconfigjson"),
-    *(".config/containers/auth.json", ".config/gh", ".config/glab-cli", ".config/hub", ".my.cnf"),
-    *(".mylogin.cnf", ".cargo/credentials", ".cargo/credentials.toml", ".gem/credentials"),
-    *(".m2/settings.xml", ".m2/settings-security.xml", ".config/pypoetry/auth.toml"),
-    *(".local/share/uv/credentials", "huggingface/token", ".huggingface/token"),
-    *(".ssh", ".gnupg", ".password-store", ".bash_history", ".python_history", ".psql_history"),
-    *("id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"),
+from pytest_smol.virtiofs.hiding.names import (
+    CREDENTIALS,
+    ENVIRONMENTS,
+    INSTALLED,
+    KEYS,
+    PUBLIC,
+    REDACTED,
+    SHOWN,
+    SUSPECTS,
+    TEST_MODULES,
 )
 
-#: The same for files only: a virtual environment may be called ``.env``.
-ENVIRONMENTS = (".env*",)
-
-#: Containers of private keys, by name.
-KEYS = ("*.p12", "*.pfx", "*.ppk", "*.jks", "*.keystore", "*.kdbx", "secring.gpg")
-
-#: Files that are looked into: hidden if they hold a private key or the credentials of an account.
-SUSPECTS = (
-    *("*.pem", "*.key", "*.crt", "*.cer", "*.p8", "*.pk8", "*.priv", "*.private", "*.asc", "*.openssh"),
-    *("*_key", "*-key", "*_rsa", "*_dsa", "*_ecdsa", "*_ed25519", "*.rsa", "*.ed25519", "key", "identity"),
-    *("*credentials*.json", "*service*account*.json", "client_secret*.json", "*key.json"),
-)
-
-#: Directories whose keys are no secrets: those that tests bring along and those of installed packages.
-PUBLIC = ("test", "tests", "testing", "testdata", "fixtures", "site-packages", "dist-packages")
-
-#: Files that are shown with the credentials in them redacted, as tools need the rest.
-REDACTED = (
-    *(".git/config", ".git/config.worktree", "*.git/config", ".git/modules/**/config", ".gitmodules"),
-    *(".git/worktrees/*/config.worktree", "pip.conf", "pip.ini", "uv.toml", ".condarc", ".pydistutils.cfg"),
-    *(".yarnrc", ".yarnrc.yml"),
-)
-
-#: Exceptions: what is written to be read by everyone.
-SHOWN = (".env*.example", ".env*.sample", ".env*.template", ".env*.dist")
+__all__ = ["CREDENTIALS", "PUBLIC", "REDACTED", "Hiding"]
 
 
 @dataclass(frozen=True)
@@ -57,16 +29,22 @@ class Hiding:
     """The rules. A base snapshot's key holds all of them, for its guest remembers what it saw.
 
     ``own`` is what the runs of this user keep: other machines' memory, for one.
+    ``hide`` is what the user's settings hide. ``public`` are names of directories
+    and ``test_modules`` names of modules whose files are test data.
     ``roots`` are the directories in which hidden files are searched to know
-    their hard links, ``home`` is one in which only those of the rules are.
+    their hard links, and files are looked into; ``home`` is a directory in which
+    only the hidden files of the rules are searched.
     """
 
     own: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
     credentials: tuple[str, ...] = CREDENTIALS
     environments: tuple[str, ...] = ENVIRONMENTS
     keys: tuple[str, ...] = KEYS
     suspects: tuple[str, ...] = SUSPECTS
     public: tuple[str, ...] = PUBLIC
+    test_modules: tuple[str, ...] = TEST_MODULES
+    installed: tuple[str, ...] = INSTALLED
     redacted: tuple[str, ...] = REDACTED
     shown: tuple[str, ...] = SHOWN
     roots: tuple[str, ...] = ()
@@ -75,7 +53,7 @@ class Hiding:
     @classmethod
     def of(cls, hide: tuple[str, ...], show: tuple[str, ...]) -> Hiding:
         """The defaults with the user's own: ``hide`` more, but ``show`` of it all."""
-        return cls(credentials=(*CREDENTIALS, *hide), shown=(*SHOWN, *show))
+        return cls(hide=hide, shown=(*SHOWN, *show))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form."""

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_smol.virtiofs.hiding.redaction import holds_secret, redacted
+from pytest_smol.virtiofs.hiding.contents import holds_secret
+from pytest_smol.virtiofs.hiding.redaction import redacted
 
 LINES = [
     (b"url = https://user:tok@example.com/x.git", b"url = https://xxxxxxxx@example.com/x.git"),
