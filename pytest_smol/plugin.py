@@ -115,7 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     keep_files_whole(config)
     _register(config, ConfigWarnings(), ConfigWarnings.NAME)
-    role = roles.role_of(config, config.stash[_SYS_PATH])
+    role = roles.role_of(config, config.stash[_SYS_PATH], chosen.snapshot_dir)
     _register(config, role, "smol-role")
     _register(config, HostPlugin(config, chosen, role), "smol-host")
 

@@ -156,6 +156,13 @@ _ROWS = (
     _Row("seed", seed, "seed of the random numbers of tests in VMs (default: none)", metavar="N"),
     _Row("output_limit", output_limit, "most output of one test in a VM, in MiB (default: 16)", flag=False),
     _Row("keep_console", path, "directory to keep each VM's console in, a file for each", True, "DIR", True),
+    _Row(
+        "snapshot_dir",
+        path,
+        "directory for the memory of this run's VMs (default: the one for temporary files)",
+        metavar="DIR",
+        is_path=True,
+    ),
     _Row("kernel", str, "guest kernel (a vmlinuz) to use instead of the distribution's", flag=False),
     _Row(
         "qemu",
@@ -180,6 +187,7 @@ class Settings:
     qemu: str = "qemu-system-x86_64"
     env: tuple[str, ...] = DEFAULT_ENV
     keep_console: Path | None = None
+    snapshot_dir: Path | None = None
     seed: int | None = None
     output_limit: int = 16 << 20
     hide: tuple[str, ...] = ()

@@ -1,20 +1,25 @@
-"""Where the user's cache is, and whether what lies there may be trusted.
+"""Where the user's cache is, and whether a directory may be trusted.
 
-What the cache holds (kernels, snapshots of memory) is run by machines with the
-user's rights, so a directory that somebody else can write to is refused.
+What the cache and the directories of runs hold (kernels, memory of guests) is
+used with the user's rights, so a directory that somebody else can write to is
+refused, and so is one that somebody else can put another in the place of.
 """
 
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_smol.errors import DiskFull, SettingError
 
-__all__ = ["directory", "location", "trusted"]
+__all__ = ["directory", "distrust", "distrust_parent", "location", "trusted"]
+
+ROOT = 0
 
 
 def location(environ: Mapping[str, str]) -> Path:
@@ -38,8 +43,34 @@ def distrust(found: os.stat_result, uid: int) -> str:
     return ""
 
 
+def distrust_parent(found: os.stat_result, uid: int) -> str:
+    """Why ``uid`` must not have a directory in one with this ``stat``; empty if it may.
+
+    Who owns a directory, or may write to one without the sticky bit, can
+    rename what is in it. The superuser and the user's own group may.
+    """
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is not a directory"
+    if found.st_uid not in (uid, ROOT):
+        return f"it belongs to user {found.st_uid}, neither to you (user {uid}) nor to root"
+    if found.st_mode & stat.S_ISVTX:
+        return ""
+    by_group = found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid, uid)
+    if by_group or found.st_mode & stat.S_IWOTH:
+        return f"others may write to it (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""
+
+
+def _is_own_group(gid: int, uid: int) -> bool:
+    """Whether a group is root's, or the one of the user's own name that many distributions make."""
+    try:
+        return gid == ROOT or grp.getgrgid(gid).gr_name == pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return False
+
+
 def trusted(path: Path) -> Path:
-    """``path`` itself, if it is a directory that only the user may write to.
+    """``path`` itself, if it is a directory that only the user may write to or replace.
 
     Raises :class:`~pytest_smol.errors.SettingError` otherwise.
     """
@@ -48,6 +79,13 @@ def trusted(path: Path) -> Path:
         raise SettingError(
             f"the cache directory {path} is refused: {reason}",
             remedy=f"remove it or run 'chmod 700 {path}', or set XDG_CACHE_HOME to a directory of your own",
+        )
+    reason = distrust_parent(path.parent.stat(), os.geteuid())
+    if reason:
+        raise SettingError(
+            f"the cache directory {path} is refused, as {path.parent} is not safe: {reason}",
+            remedy=f"run 'chmod go-w {path.parent}' if it is yours, or set XDG_CACHE_HOME to a directory"
+            " of your own",
         )
     return path
 

@@ -61,8 +61,8 @@ class MachineFactory:
     """What machines of one run are made with. A context manager: leaving it leaves nothing behind.
 
     ``progress`` is told in a few words what takes long; the run's directory is
-    made in ``parent``. Raises :class:`HostError` where the host cannot run
-    machines.
+    made in ``parent`` or, without one, where the settings say. Raises
+    :class:`HostError` where the host cannot run machines.
     """
 
     def __init__(
@@ -80,9 +80,10 @@ class MachineFactory:
         self.ledger = Ledger.of_user()
         self._machines: set[Machine] = set()
         self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
-        sweep()
+        for place in {None, settings.snapshot_dir}:
+            sweep(place)
         with ExitStack() as stack:
-            self.directory = stack.enter_context(RunDirectory(parent)).path
+            self.directory = stack.enter_context(RunDirectory(parent or settings.snapshot_dir)).path
             self._server = stack.enter_context(Server())
             self._spawners = stack.enter_context(
                 domains.Spawners(self.emulator.path, self.accelerator, level)

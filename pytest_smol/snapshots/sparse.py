@@ -73,5 +73,5 @@ def write_error(path: Path, error: OSError) -> DiskFull:
     """The error for a ``path`` that could not be written."""
     return DiskFull(
         f"{path} could not be written: {error.strerror or error}",
-        remedy="free some space there, or point TMPDIR and XDG_CACHE_HOME to a larger file system",
+        remedy="free some space there, or point TMPDIR, --smol-snapshot-dir or XDG_CACHE_HOME elsewhere",
     )

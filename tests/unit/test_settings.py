@@ -127,18 +127,25 @@ def test_a_wrong_limit_of_output(pytester: pytest.Pytester, text: str) -> None:
         settings(pytester, ini=f"smol_output_limit = {text}")
 
 
+@pytest.mark.parametrize("name", ["keep_console", "snapshot_dir"])
 def test_a_directory_is_relative_to_where_it_is_named(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """On the command line to the current directory, in the ini-file to the project's root."""
+
+    def chosen(*args: str, ini: str = "") -> Path | None:
+        found = getattr(settings(pytester, *args, ini=ini), name)
+        assert found is None or isinstance(found, Path)
+        return found
+
     monkeypatch.chdir(pytester.mkdir("below"))
     root = pytester.path
-    ini = "smol_keep_console = logs"
+    ini, flag = f"smol_{name} = logs", f"--smol-{name.replace('_', '-')}"
     config = [f"--rootdir={root}", f"--config-file={root / 'tox.ini'}"]
-    assert settings(pytester, *config, ini=ini).keep_console == root / "logs"
-    found = settings(pytester, *config, "--smol-keep-console=other", ini=ini)
-    assert found.keep_console == root / "below" / "other"
-    assert settings(pytester, "--smol-keep-console=/var/logs").keep_console == Path("/var/logs")
+    assert chosen() is None
+    assert chosen(*config, ini=ini) == root / "logs"
+    assert chosen(*config, f"{flag}=other", ini=ini) == root / "below" / "other"
+    assert chosen(f"{flag}=/var/logs") == Path("/var/logs")
 
 
 def test_an_empty_ini_value_is_none(pytester: pytest.Pytester) -> None:

@@ -101,6 +101,33 @@ def test_no_space_for_a_run(project: Project, small: Path) -> None:
     assert list(small.iterdir()) == []
 
 
+def test_no_space_where_snapshots_are_to_be(project: Project, small: Path) -> None:
+    check(project, project.run("--smol", f"--smol-snapshot-dir={small}"), str(small), "MiB free")
+    assert list(small.iterdir()) == []
+
+
+def test_snapshots_where_the_user_says(project: Project) -> None:
+    place = project.root / "snapshots"
+    place.mkdir()
+    (place / "pytest-smol-run-left").mkdir()
+    result = project.run("--smol", "-o", "smol_snapshot_dir=snapshots")
+    assert result.outcomes() == {"test_it": "passed"}, result.output
+    assert list(place.iterdir()) == []
+
+
+def test_a_snapshot_directory_that_is_none(project: Project) -> None:
+    result = project.run("--smol", "--smol-snapshot-dir=/nonexistent")
+    check(project, result, "/nonexistent", "cannot be made")
+
+
+def test_a_snapshot_directory_that_others_can_write(project: Project) -> None:
+    place = project.home / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    result = project.run("--smol", f"--smol-snapshot-dir={place}")
+    check(project, result, str(place), "others may write")
+
+
 def test_no_space_in_the_cache(project: Project, small: Path) -> None:
     share_boot_files(small)
     check(project, project.run("--smol", XDG_CACHE_HOME=str(small)), str(small), "MiB free")
@@ -118,6 +145,13 @@ def test_a_cache_that_others_can_write(project: Project) -> None:
     (place / "pytest-smol").mkdir(parents=True)
     (place / "pytest-smol").chmod(0o777)
     check(project, project.run("--smol", XDG_CACHE_HOME=str(place)), "others may write")
+
+
+def test_a_cache_whose_parent_others_can_write(project: Project) -> None:
+    place = project.home / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    check(project, project.run("--smol", XDG_CACHE_HOME=str(place)), str(place), "others may write")
 
 
 def test_a_read_only_cache(project: Project, small: Path) -> None:

@@ -45,8 +45,10 @@ _TOLD = ("args", "argv", "cwd", "sys_path", "env", "files", "screen", "uncapture
 _SIZE = ("COLUMNS", "LINES")
 
 
-def role_of(config: pytest.Config, sys_path: tuple[str, ...]) -> SingleProcess:
-    """What this process, which began with ``sys_path``, is.
+def role_of(
+    config: pytest.Config, sys_path: tuple[str, ...], snapshot_dir: Path | None = None
+) -> SingleProcess:
+    """What this process, which began with ``sys_path``, is. A controller has snapshots in ``snapshot_dir``.
 
     pytest-xdist has read its options when pytest is configured.
     """
@@ -54,7 +56,9 @@ def role_of(config: pytest.Config, sys_path: tuple[str, ...]) -> SingleProcess:
         return Worker(config)
     option = config.option
     distributes = getattr(option, "dist", "no") != "no" and getattr(option, "tx", None)
-    return Controller(config, sys_path) if distributes and not option.collectonly else SingleProcess()
+    if distributes and not option.collectonly:
+        return Controller(config, sys_path, snapshot_dir)
+    return SingleProcess()
 
 
 class SingleProcess:
@@ -104,9 +108,12 @@ class Controller(SingleProcess):
 
     runs_tests = False
 
-    def __init__(self, config: pytest.Config, sys_path: Sequence[str]) -> None:
+    def __init__(
+        self, config: pytest.Config, sys_path: Sequence[str], snapshot_dir: Path | None = None
+    ) -> None:
         super().__init__()
         self._config = config
+        self._snapshot_dir = snapshot_dir
         params = config.invocation_params
         #: What a worker's own process does not know of the run that the user started.
         self._told: dict[str, Any] = {
@@ -123,7 +130,7 @@ class Controller(SingleProcess):
         from pytest_smol.host.run_directory import RunDirectory
 
         if self._directory is None:
-            self._directory = RunDirectory()
+            self._directory = RunDirectory(self._snapshot_dir)
         return self._directory.path
 
     def part(self) -> Part:

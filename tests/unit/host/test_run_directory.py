@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol.errors import DiskFull
+from pytest_smol.errors import DiskFull, SettingError
 from pytest_smol.host import run_directory
 from pytest_smol.host.run_directory import RunDirectory, require_space, sweep
 
@@ -66,6 +66,15 @@ def test_a_place_where_nothing_can_be_made_is_reported(tmp_path: Path, parent: s
     with pytest.raises(DiskFull, match="cannot be made") as caught:
         RunDirectory(tmp_path / parent)
     assert "TMPDIR" in caught.value.remedy
+
+
+def test_a_place_where_others_could_replace_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(SettingError, match="others may write") as caught:
+        RunDirectory(tmp_path / "open")
+    assert "--smol-snapshot-dir" in caught.value.remedy
+    assert list((tmp_path / "open").iterdir()) == []
 
 
 # --- what is swept

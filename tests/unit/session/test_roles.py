@@ -17,7 +17,6 @@ from _pytest.outcomes import Exit
 
 from pytest_smol.errors import NotEnoughMemory
 from pytest_smol.host import resources
-from pytest_smol.host.run_directory import RunDirectory
 from pytest_smol.reports import warning_classes
 from pytest_smol.reports.nodes import NodeTable
 from pytest_smol.session.group_run import Stop
@@ -41,15 +40,14 @@ def config_of(**options: Any) -> Any:
     )
 
 
-def role(config: Any) -> SingleProcess:
-    return role_of(cast(pytest.Config, config), ("/first", "/second"))
+def role(config: Any, snapshot_dir: Path | None = None) -> SingleProcess:
+    return role_of(cast(pytest.Config, config), ("/first", "/second"), snapshot_dir)
 
 
 @pytest.fixture
 def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Controller]:
     monkeypatch.setattr(resources, "available_memory", lambda: 1000 << 20)
-    monkeypatch.setattr("pytest_smol.host.run_directory.RunDirectory", lambda: RunDirectory(tmp_path))
-    made = role(config_of())
+    made = role(config_of(), tmp_path)
     assert isinstance(made, Controller)
     yield made
     made.pytest_unconfigure()
@@ -68,6 +66,12 @@ def worker_of(workerinput: dict[str, Any], **options: Any) -> tuple[Worker, dict
     made = role(config)
     assert isinstance(made, Worker)
     return made, config.workeroutput
+
+
+def test_what_workers_share_is_where_snapshots_are_to_be(controller: Controller, tmp_path: Path) -> None:
+    directory = controller.part().directory
+    assert directory is not None
+    assert directory.parent == tmp_path
 
 
 # --- who is what
