@@ -164,6 +164,7 @@ class HostPlugin:
     def _open(self, items: Sequence[pytest.Item] = ()) -> None:
         """Start what this run, or these ``items``, need; the run ends where the host cannot."""
         from pytest_smol.host.signals import graceful_end
+        from pytest_smol.session.guarded_hooks import GuardedHooks
         from pytest_smol.session.guest_session import SessionEnded
         from pytest_smol.session.summary import SummaryPlugin
 
@@ -174,6 +175,7 @@ class HostPlugin:
             self._session.adopt(items, self._runs_in_vm)
             plugin = SummaryPlugin(self._config, self._session, mixed=not self._settings.everything)
             _register(self._config, plugin, "smol-summary")
+            _register(self._config, GuardedHooks(self._config), "smol-guarded-hooks")
             self._session.start()
         except SmolError as error:
             self._role.give_up(pytest.UsageError(str(error)))

@@ -54,14 +54,11 @@ class ReportBuilder:
 
     def __init__(self, config: pytest.Config, colour: bool | None = None) -> None:
         self.config = config
-        self._sent = colour is not None
         self._colour = has_colour(config) if colour is None else colour
 
     def clean(self, text: str) -> str:
-        """Guest text, safe to show in this run, and safe to send to where it is shown."""
-        shown = clean(text, colour=self._colour)
-        # execnet has no form for lone surrogates.
-        return shown.encode("utf-8", "backslashreplace").decode() if self._sent else shown
+        """Guest text, safe to show in this run, and to send to where it is shown."""
+        return clean(text, colour=self._colour)
 
     def test_report(self, item: pytest.Item, data: dict[str, Any], longest: float) -> pytest.TestReport:
         """The report of ``item`` from a guest's ``data``; no longer than ``longest`` seconds.

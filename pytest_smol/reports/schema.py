@@ -20,15 +20,14 @@ __all__ = ["COLLECT_REPORT", "TEST_REPORT", "checked"]
 Shape = Callable[[Any, Callable[[str], str]], Any]
 
 
+#: The range of execnet's four-byte integers.
+_LEAST_INTEGER, _MOST_INTEGER = -(1 << 31), (1 << 31) - 1
+
+
 def _text(value: Any, clean: Callable[[str], str]) -> str:
     if not isinstance(value, str):
         raise ValueError(f"text is expected, not {type(value).__name__}")
     return clean(value)
-
-
-def _encodable(value: Any, clean: Callable[[str], str]) -> str:
-    """Text for a file of UTF-8, which cannot hold lone surrogates."""
-    return _text(value, clean).encode("utf-8", "replace").decode("utf-8")
 
 
 def _suffix(value: Any, clean: Callable[[str], str]) -> str:
@@ -40,9 +39,16 @@ def _suffix(value: Any, clean: Callable[[str], str]) -> str:
 
 
 def _integer(value: Any, clean: Callable[[str], str]) -> int:
-    if type(value) is not int:
-        raise ValueError(f"an integer is expected, not {type(value).__name__}")
+    """A line number or a count: execnet sends 32 bits with a sign."""
+    if type(value) is not int or not _LEAST_INTEGER <= value <= _MOST_INTEGER:
+        raise ValueError(f"an integer of 32 bits is expected, not {type(value).__name__}")
     return value
+
+
+def _count(value: Any, clean: Callable[[str], str]) -> int:
+    if _integer(value, clean) < 0:
+        raise ValueError("a count is expected")
+    return int(value)
 
 
 def _flag(value: Any, clean: Callable[[str], str]) -> bool:
@@ -58,9 +64,14 @@ def _number(value: Any, clean: Callable[[str], str]) -> float:
 
 
 def _anything(value: Any, clean: Callable[[str], str]) -> Any:
-    """Plain JSON data of any form, its strings cleaned."""
+    """Plain JSON data of any form, its strings cleaned.
+
+    Integers below 32 bits are text: execnet sends none of these (those above it sends as decimals).
+    """
     if isinstance(value, str):
         return clean(value)
+    if type(value) is int and value < _LEAST_INTEGER:
+        return str(value)
     if isinstance(value, list):
         return [_anything(each, clean) for each in value]
     if isinstance(value, dict):
@@ -210,7 +221,7 @@ _OPTIONAL: Mapping[str, Shape] = {
     "smol_status": _tuple_of(_one_of("failed"), _text),  # ours: what pytest_report_teststatus makes of it
     "smol_teststatus": _status,  # ours: what this hook of a plugin that only the guest has gives
     "smol_shown": _flag,  # ours: longrepr is what an object would have shown, and no text at home
-    "rerun": _integer,
+    "rerun": _count,
     "_pdbshown": _flag,  # pytest's: a debugger showed the failure, so it is not shown again
     "_hypothesis_stats": _text,  # what --hypothesis-show-statistics shows at the end
     "_report_type": _one_of("SubTestReport"),
@@ -219,10 +230,10 @@ _OPTIONAL: Mapping[str, Shape] = {
 
 # pytest_html/extras.py
 _extra = _record(
-    name=_maybe(_encodable),
+    name=_maybe(_text),
     format_type=_one_of("html", "image", "json", "text", "url", "video"),
     content=_anything,
-    mime_type=_maybe(_encodable),
+    mime_type=_maybe(_text),
     extension=_maybe(_suffix),
 )
 
@@ -230,7 +241,7 @@ _extra = _record(
 def _html_extra(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
     extra: dict[str, Any] = _extra(value, clean)
     if extra["format_type"] != "json":
-        extra["content"] = _encodable(extra["content"], clean)
+        extra["content"] = _text(extra["content"], clean)
     return extra
 
 
@@ -262,7 +273,34 @@ def checked(
             except ValueError as error:
                 raise ValueError(f"{key}: {error}") from None
     _check_agreement(result)
+    _settle_category(result)
     return result | _attached(data, clean)
+
+
+#: Categories that pytest's reporters treat in their own way, and whether a report has what they need for it.
+_CATEGORY_NEEDS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
+    "failed": lambda report: report["longrepr"] is not None,
+    "error": lambda report: report["longrepr"] is not None,
+    "subtests failed": lambda report: report["longrepr"] is not None,
+    "skipped": lambda report: type(report["longrepr"]) is tuple,
+    "subtests skipped": lambda report: type(report["longrepr"]) is tuple,
+    "xfailed": lambda report: "wasxfail" in report,
+    "xpassed": lambda report: "wasxfail" in report,
+    "warnings": lambda report: False,
+    "deselected": lambda report: False,
+}
+
+#: Before a category whose name is pytest's where the report is of another form.
+_GUESTS_OWN = "guest's "
+
+
+def _settle_category(report: dict[str, Any]) -> None:
+    """Rename a category that pytest's reporters would take for one of theirs."""
+    if "smol_teststatus" in report:
+        category, letter, word = report["smol_teststatus"]
+        fits = _CATEGORY_NEEDS.get(category)
+        if fits is not None and not fits(report):
+            report["smol_teststatus"] = (f"{_GUESTS_OWN}{category}", letter, word)
 
 
 def _check_agreement(report: Mapping[str, Any]) -> None:

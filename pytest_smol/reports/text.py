@@ -1,4 +1,8 @@
-"""Text that a guest wrote, made safe to show: control characters in caret notation."""
+"""Text that a guest wrote, made safe to show, and to write to XML, JSON, execnet and files of UTF-8.
+
+Control characters are shown in caret notation. Lone surrogates, U+FFFE and U+FFFF, which UTF-8 or XML 1.0
+(section 2.2, Char) cannot hold, are shown as Python escapes them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import re
 __all__ = ["OutputLimit", "caret", "clean"]
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+_NOT_ENCODABLE = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 #: ECMA-48 "select graphic rendition", the one escape sequence that only colours.
 _SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
@@ -21,11 +27,15 @@ def caret(character: str) -> str:
 
 def _shown(text: str) -> str:
     text = text.replace("\r\n", "\n")
-    return _CONTROL.sub(lambda match: caret(match.group()), text)
+    text = _CONTROL.sub(lambda match: caret(match.group()), text)
+    return text if text.isascii() else _NOT_ENCODABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def clean(text: str, *, colour: bool = False) -> str:
-    """``text`` without control characters but newline and tab; with ``colour`` colours are kept."""
+    """``text`` that can be encoded, without control characters but newline and tab.
+
+    With ``colour`` the sequences that set colours are kept.
+    """
     if not colour:
         return _shown(text)
     parts = _SGR.split(text)

@@ -16,7 +16,7 @@ _LONGEST_NAME = 100
 
 def stand_in(name: str) -> type[Warning]:
     """An empty warning class that is shown as ``name``, which a guest may have chosen."""
-    shown = clean(name)[:_LONGEST_NAME].encode("utf-8", "backslashreplace").decode()
+    shown = clean(name)[:_LONGEST_NAME]
     if shown.startswith("__") or shown in globals():  # this module has something else of that name
         shown = f"guest's {shown}"
     return type(shown, (Warning,), {"__module__": __name__})

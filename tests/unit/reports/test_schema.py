@@ -152,7 +152,7 @@ def test_what_is_attached_in_another_form_is_left_out(extras: object) -> None:
 
 def test_what_is_attached_can_be_written_to_files() -> None:
     extra = check(passed(extras=[{**EXTRA, "content": "a\ud800\x1b", "name": "\udc80"}]))["extras"][0]
-    assert (extra["content"], extra["name"]) == ("a?^[", "?")
+    assert (extra["content"], extra["name"]) == ("a\\ud800^[", "\\udc80")
 
 
 @pytest.mark.parametrize("key", TEST_REPORT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -77,3 +78,26 @@ def test_a_text_across_the_limit_is_cut_there_and_each_test_has_its_own() -> Non
     assert limit.within("abcdefg").startswith("abcde\n[smol: ")
     limit.begin()
     assert limit.within("abc") == "abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\ud800", "\\ud800"),
+        ("a\udc80b\udfff", "a\\udc80b\\udfff"),
+        ("\ufffe\uffff\ufffd", "\\ufffe\\uffff\ufffd"),
+    ],
+)
+def test_what_files_cannot_hold_is_escaped(text: str, shown: str) -> None:
+    assert clean(text) == clean(text, colour=True) == shown
+
+
+@given(st.text(st.characters()))
+def test_all_text_can_be_encoded_and_written_to_xml(text: str) -> None:
+    shown = clean(text)
+    shown.encode("utf-8")
+    assert ElementTree.fromstring(ElementTree.tostring(_element(shown))).get("name") is not None
+
+
+def _element(text: str) -> ElementTree.Element:
+    return ElementTree.Element("property", name=text)
