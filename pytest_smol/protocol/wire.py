@@ -263,6 +263,7 @@ def _parse(body: bytes) -> Message:
     message = json.loads(
         body.decode("ascii"),
         parse_int=_integer,
+        parse_float=_finite,
         parse_constant=_no_constant,
         object_pairs_hook=_no_duplicates,
     )
@@ -299,6 +300,13 @@ def _integer(literal: str) -> int:
     if len(literal) > _MAX_DIGITS:
         raise ValueError("an integer is too long")
     return int(literal)
+
+
+def _finite(literal: str) -> float:
+    value = float(literal)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value
 
 
 def _no_constant(literal: str) -> None:

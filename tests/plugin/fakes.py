@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -275,7 +275,8 @@ class Record:
     def learn(self, machine: FakeMachine) -> None:
         """Note the node ids that a session's machine told."""
         rows = (row for said in machine.received if said["type"] == "nodes" for row in said["rows"])
-        self.node_ids.update({row["item"]["number"]: row["nodeid"] for row in rows if "item" in row})
+        with suppress(KeyError, TypeError):  # of a guest that sends nonsense
+            self.node_ids.update({row["item"]["number"]: row["nodeid"] for row in rows if "item" in row})
 
 
 class FakeFactory(MachineFactory):
