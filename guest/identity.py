@@ -1,4 +1,4 @@
-"""What makes one fork differ from its siblings, and what a process may do: run before any test code."""
+"""What makes a fork differ from its siblings, and which rights a process has: runs before any test code."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import random
 import socket
 import struct
 import sys
-import tempfile
 import time
 import zlib
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -29,8 +29,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Places:
-    """Where an identity is written, mapped once: under emulation a fork pays for all it does first.
+    """The files that an identity is written to, opened or mapped once before the snapshot.
 
+    Under emulation a fork pays for all code that it is the first to run, so it should run little.
     Made as root. Raises OSError.
     """
 
@@ -44,11 +45,11 @@ class _Places:
 
 
 def _mapped(path: str, size: int) -> mmap.mmap:
-    """The new file ``path`` of one line of ``size`` characters, in memory: a change is no system call."""
+    """Map the new file ``path``, one line of ``size`` characters: changing it takes no system call."""
     with open(path, "wb+", 0) as file:
         file.write(b"0" * size + b"\n")
         page = mmap.mmap(file.fileno(), size)
-    page[:] = page[:]  # the page becomes writable now
+    page[:] = page[:]  # the page becomes writable now, not in each fork
     return page
 
 
@@ -65,31 +66,77 @@ def become_distinct(fresh: dict[str, Any]) -> None:
     socket.sethostname(fresh["hostname"].encode("ascii"))
     places.machine_id[:] = fresh["machine_id"].encode("ascii")
     places.boot_id[:] = fresh["boot_id"].encode("ascii")
-    seed_generators(None)
-    # tempfile has a generator of its own, which it replaces only where it finds itself in another process.
-    tempfile._name_sequence = None  # type: ignore[attr-defined]
+    reseed_generators()
 
 
 def _reseed_kernel(urandom: int, entropy: bytes) -> None:
-    # Taken as it is: of bytes, ioctl() would make a copy, and an exception on its way to that.
+    # ioctl(2) takes a bytearray of any size as it is, but copies bytes, and only 1024 of them.
     pool = bytearray(struct.pack("ii", len(entropy) * 8, len(entropy)) + entropy)
     fcntl.ioctl(urandom, RNDADDENTROPY, pool)
     fcntl.ioctl(urandom, RNDRESEEDCRNG)
 
 
-def seed_generators(seed: int | None) -> None:
-    """Let the generators that are no secret's begin with ``seed``, or with the kernel's entropy.
+def _reseed_openssl(ssl: Any) -> None:
+    # RAND_add(3) reseeds OpenSSL's primary generator, and by that the generators of all threads before
+    # they are next used. Its own check for a fork compares pids, and those of our forks are the same.
+    ssl.RAND_add(os.urandom(32), 32.0)
 
-    They are ``random`` and numpy's global one, which takes 32 bits.
-    """
-    random.seed(seed)
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed(seed)
+
+def _reseed_cryptography(bindings: Any) -> None:
+    # The wheels of cryptography (40 and newer) hold an OpenSSL of their own, of which this is a private part.
+    lib: Any = getattr(getattr(bindings, "_openssl", None), "lib", None)
+    if hasattr(lib, "RAND_add"):
+        lib.RAND_add(os.urandom(32), 32, 32.0)
+
+
+def _reseed_uuid(uuid: Any) -> None:
+    # uuid1() asks libuuid where there is one, which keeps a node and a clock sequence that cannot be
+    # set. Python itself draws a clock sequence for each UUID. The node is a network card's address, and
+    # without a card, as in a guest, a random number with the multicast bit: RFC 9562, section 6.10.
+    uuid._generate_time_safe = None
+    uuid._node = random.getrandbits(48) | 1 << 40
+    for name in ("_last_timestamp", "_last_timestamp_v6", "_last_timestamp_v7"):
+        if hasattr(uuid, name):
+            setattr(uuid, name, None)
+
+
+def _forget_names(tempfile: Any) -> None:
+    # It makes a generator of names again only where its pid has changed.
+    tempfile._name_sequence = None
+
+
+#: Generators that a seed can set, by the name of the module: what sets them, None for the kernel's entropy.
+SEEDED: Mapping[str, Callable[[Any, int | None], object]] = {
+    "random": lambda module, seed: module.seed(seed),
+    "numpy.random": lambda module, seed: module.seed(seed),  # its legacy global one, which takes 32 bits
+}
+
+#: What else a library draws and keeps in its memory, by the name of the module: what makes it draw again.
+DRAWN: Mapping[str, Callable[[Any], object]] = {
+    "_ssl": _reseed_openssl,
+    "cryptography.hazmat.bindings._rust": _reseed_cryptography,
+    "uuid": _reseed_uuid,
+    "tempfile": _forget_names,
+}
+
+
+def reseed_generators() -> None:
+    """Reseed from the kernel's entropy the generators of all modules that are loaded: SEEDED and DRAWN."""
+    seed_generators(None)
+    for name, reseed in DRAWN.items():
+        if (module := sys.modules.get(name)) is not None:
+            reseed(module)
+
+
+def seed_generators(seed: int | None) -> None:
+    """Let the loaded generators in SEEDED begin with ``seed``, or with the kernel's entropy for None."""
+    for name, set_seed in SEEDED.items():
+        if (module := sys.modules.get(name)) is not None:
+            set_seed(module, seed)
 
 
 def seed_of(test: str, seed: int) -> int:
-    """What ``test``, a node id, begins with in a run with ``seed``: the same whatever runs before it."""
+    """The seed of ``test``, a node id, in a run with ``seed``: 32 bits, the same whatever runs before it."""
     return zlib.crc32(f"{seed} {test}".encode("utf-8", "surrogatepass"))
 
 
@@ -99,12 +146,12 @@ def _write(path: str, text: str) -> None:
 
 
 def drop_caches() -> None:
-    """Forget cached directory entries: the host has added to what is visible."""
+    """Drop the kernel's cached directory entries: the host has added files. Raises OSError."""
     _write("/proc/sys/vm/drop_caches", "2\n")
 
 
 def set_user(uid: int, gid: int, groups: list[int]) -> None:
-    """Become ``uid``, keeping root only as the saved id, which :func:`as_root` comes back to."""
+    """Become ``uid``; root stays the saved uid, which :func:`as_root` needs."""
     os.setgroups(groups)
     os.setresgid(gid, gid, 0)
     os.setresuid(uid, uid, 0)
@@ -112,7 +159,7 @@ def set_user(uid: int, gid: int, groups: list[int]) -> None:
 
 
 class as_root:
-    """Root's rights for a while; at the end they are given up for good."""
+    """A context manager: root's rights within it; at its end they are given up for good."""
 
     def __enter__(self) -> None:
         self._uid, self._gid = os.getuid(), os.getgid()
@@ -120,7 +167,7 @@ class as_root:
             os.setresuid(0, 0, 0)
 
     def __exit__(self, *_: object) -> None:
-        if not self._uid:  # a user's root has nothing to give up
+        if not self._uid:  # root is the user
             return
         os.setresgid(self._gid, self._gid, self._gid)
         os.setresuid(self._uid, self._uid, self._uid)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 _SYS_PATH = pytest.StashKey[tuple[str, ...]]()
 _BOUNDARY = pytest.StashKey["Boundary"]()
 
-#: The same names as in pytest_smol.guest_os.interpreter and guest/init, which are not imported for them.
+#: The same as in pytest_smol.guest_os.interpreter and boot_files, which are not imported for them.
 _GUEST_VARIABLE = "SMOL_GUEST"
 _GUEST_RUNNER = "pytest_smol.guest.runner"
-_GUEST_OPTION = "smol.exec="
+_GUEST_PARAMETER = "smol.guest"
 
 
 def _in_guest() -> bool:
@@ -41,7 +41,7 @@ def _in_guest() -> bool:
     """
     if _GUEST_VARIABLE not in os.environ:
         return False
-    return _GUEST_RUNNER in sys.modules or _GUEST_OPTION in Path("/proc/cmdline").read_text()
+    return _GUEST_RUNNER in sys.modules or _GUEST_PARAMETER in Path("/proc/cmdline").read_text().split()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

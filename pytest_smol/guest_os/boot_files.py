@@ -1,7 +1,11 @@
 """What a guest boots from: a kernel, and an initramfs with busybox, modules and ``guest/init``.
 
-Both are made once and kept in the user's cache. A stamp beside them names
+Both are made once and kept in the user's cache. A stamp next to them names
 every file that they were made from, so a warm start costs a few ``stat`` calls.
+
+The program that ``guest/init`` starts, with its arguments and environment, is
+one more file of the initramfs, added for each boot. The kernel's command line
+would not do: it holds 2 kB, and every user of the host can read it.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import struct
 import tempfile
@@ -20,13 +25,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from pytest_smol.errors import DiskFull, HostError, SettingError, ToolMissing
+from pytest_smol.errors import DiskFull, HostError, ToolMissing
 from pytest_smol.guest_os import cpio
 from pytest_smol.guest_os.kernel import GuestKernel, Module, load_order, open_kernel, read_module
 from pytest_smol.guest_os.kernel_package import find_image, unpack_default
 from pytest_smol.host.processor import cpuinfo
 
-__all__ = ["BootFiles", "command_line", "prepare", "tsc_khz"]
+__all__ = ["BootFiles", "command_line", "prepare", "start_script", "tsc_khz", "with_start"]
 
 #: Raised whenever the initramfs is laid out in another way.
 FORMAT = 1
@@ -37,6 +42,9 @@ RECIPE = PACKAGE / "images" / "kernel.json"
 
 #: x86's COMMAND_LINE_SIZE (arch/x86/include/asm/setup.h), the final NUL included.
 COMMAND_LINE_SIZE = 2048
+
+#: The file of the initramfs that tells guest/init what to start.
+START = "start"
 
 #: Empty directories of the initramfs: mount points of guest/init.
 MOUNT_POINTS = ("dev", "proc", "lower", "upper", "newroot")
@@ -199,7 +207,7 @@ def _read_stamp(stamp: Path) -> BootFiles | None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Writes ``path`` so that nobody ever sees a part of it."""
+    """Write ``path`` so that no process ever sees a part of it. Raises OSError."""
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -218,6 +226,7 @@ PARAMETERS = (
     ("panic=-1", "a panic reboots at once, and QEMU runs with -no-reboot: it ends"),
     ("oops=panic", "a guest that has oopsed is not a machine to run tests on"),
     ("rdinit=/init", "guest/init"),
+    ("smol.guest", "pytest_smol/plugin.py knows a guest by it; for the kernel a module's parameter"),
     ("random.trust_cpu=on", "no waiting for entropy"),
     ("init_on_alloc=1", "pages are zeroed by the guest before the file server fills them"),
     ("nowatchdog", "a frozen or starved guest is no fault of its own"),
@@ -236,33 +245,44 @@ PARAMETERS = (
     ("rcupdate.rcu_cpu_stall_suppress=1", "a host that pauses is no stall"),
 )
 
-_SAFE = re.compile(rb"[^A-Za-z0-9_./:=@+-]")
 
+def start_script(program: Sequence[str]) -> bytes:
+    """The file START for ``program``, a path with arguments: shell code that guest/init reads with ``.``.
 
-def escape(word: str) -> str:
-    """A word for ``smol.exec=``: bytes with a meaning there, or to the kernel, as ``%XX``."""
-    return _SAFE.sub(lambda found: b"%%%02X" % found[0][0], os.fsencode(word)).decode("ascii")
-
-
-def command_line(tsc_khz: int, exec: Sequence[str]) -> str:
-    """The kernel's command line; ``exec`` is the program, with arguments, that guest/init becomes.
-
-    ``tsc_khz`` is the frequency of the time stamp counter in kHz (0: let the
-    kernel find out). Raises :class:`~pytest_smol.errors.SettingError` if it
-    gets longer than the kernel takes.
+    Raises ValueError where ``program`` is empty or cannot be executed as it holds a NUL.
     """
-    if not exec or any("\0" in word for word in exec):
-        raise ValueError(f"not a program with arguments: {exec!r}")
+    if not program or any("\0" in word for word in program):
+        raise ValueError(f"not a program with arguments: {program!r}")
+    return b"set -- %s\n" % os.fsencode(shlex.join(program))
+
+
+def with_start(initramfs: Path, program: Sequence[str], directory: Path) -> Path:
+    """A copy of ``initramfs`` in ``directory``, readable by the user only, that starts ``program``.
+
+    The kernel unpacks archives that follow one another (its Documentation/driver-api/early-userspace/
+    buffer-format.rst). Raises :class:`~pytest_smol.errors.DiskFull`.
+    """
+    content = initramfs.read_bytes() + cpio.archive([cpio.file(START, start_script(program), 0o600)])
+    path = directory / "initramfs"
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise DiskFull(
+            f"{path} could not be written: {error.strerror or error}",
+            remedy="free some space there, or point TMPDIR to a larger file system",
+        ) from error
+    return path
+
+
+def command_line(tsc_khz: int) -> str:
+    """The kernel's command line, which is the same for all users and projects of a host.
+
+    ``tsc_khz`` is the frequency of the time stamp counter in kHz (0: let the kernel find out).
+    """
     parts = [name for name, _ in PARAMETERS]
     if tsc_khz:
         parts.append(f"tsc_early_khz={tsc_khz}")
-    line = " ".join([*parts, "smol.exec=" + ",".join(map(escape, exec))])
-    if len(line) >= COMMAND_LINE_SIZE:
-        raise SettingError(
-            f"the guest's command line has {len(line)} bytes, more than the kernel's {COMMAND_LINE_SIZE - 1}",
-            remedy="use an interpreter with a shorter path",
-        )
-    return line
+    return " ".join(parts)
 
 
 def parse_tsc_khz(cpuinfo: str) -> int:

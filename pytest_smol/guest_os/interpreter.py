@@ -1,54 +1,181 @@
-"""How the guest's Python is started: the host's, with the same flags and the variables it reads at start.
+"""How the guest's Python is started: the host's program, its options, and the variables it reads at start.
 
-Its warm-up loads the plugins that a run of the host's would load by itself, so that variable is among them.
+The guest's warm-up loads the plugins that a run on the host would load by itself, so the variable that
+prevents this is among them.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-__all__ = ["SUPERVISOR", "start_command"]
+__all__ = [
+    "GIVEN",
+    "LEFT_OUT",
+    "LOCALE_VARIABLES",
+    "PYTHON_VARIABLES",
+    "SUPERVISOR",
+    "options_of",
+    "start_command",
+    "start_variables",
+]
 
 SUPERVISOR = "pytest_smol.guest.supervisor"
 
 #: Tells our plugin, and whatever else wants to know, that it runs inside a guest.
 GUEST_VARIABLE = "SMOL_GUEST"
 
-#: sys.flags that are options of the interpreter: field -> letter (Python/initconfig.c, ``python --help``).
-_FLAGS = {
-    "optimize": "O",
-    "dont_write_bytecode": "B",
-    "no_user_site": "s",
-    "no_site": "S",
-    "ignore_environment": "E",
-    "bytes_warning": "b",
-}
+#: Variables that CPython reads. Source: "Command line and environment" of Python's documentation and
+#: ``python --help-env``, 3.10 to 3.15. A list of names, not a prefix: PYTHON_GITLAB_TOKEN is a secret.
+PYTHON_VARIABLES = (
+    "PYTHONASYNCIODEBUG",
+    "PYTHONBREAKPOINT",
+    "PYTHONCASEOK",
+    "PYTHONCOERCECLOCALE",
+    "PYTHONDEBUG",
+    "PYTHONDEVMODE",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONDUMPREFS",
+    "PYTHONDUMPREFSFILE",
+    "PYTHONEXECUTABLE",
+    "PYTHONFAULTHANDLER",
+    "PYTHONHASHSEED",
+    "PYTHONHOME",
+    "PYTHONINSPECT",
+    "PYTHONINTMAXSTRDIGITS",
+    "PYTHONIOENCODING",
+    "PYTHONMALLOC",
+    "PYTHONMALLOCSTATS",
+    "PYTHONNODEBUGRANGES",
+    "PYTHONNOUSERSITE",
+    "PYTHONOPTIMIZE",
+    "PYTHONPATH",
+    "PYTHONPERFSUPPORT",
+    "PYTHONPLATLIBDIR",
+    "PYTHONPROFILEIMPORTTIME",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONSAFEPATH",
+    "PYTHONSTARTUP",
+    "PYTHONTHREADDEBUG",
+    "PYTHONTRACEMALLOC",
+    "PYTHONUNBUFFERED",
+    "PYTHONUSERBASE",
+    "PYTHONUTF8",
+    "PYTHONVERBOSE",
+    "PYTHONWARNDEFAULTENCODING",
+    "PYTHONWARNINGS",
+    "PYTHON_BASIC_REPL",
+    "PYTHON_COLORS",
+    "PYTHON_CONTEXT_AWARE_WARNINGS",
+    "PYTHON_CPU_COUNT",
+    "PYTHON_DISABLE_REMOTE_DEBUG",
+    "PYTHON_FROZEN_MODULES",
+    "PYTHON_GIL",
+    "PYTHON_HISTORY",
+    "PYTHON_JIT",
+    "PYTHON_LAZY_IMPORTS",
+    "PYTHON_PERF_JIT_SUPPORT",
+    "PYTHON_PRESITE",
+    "PYTHON_THREAD_INHERIT_CONTEXT",
+    "PYTHON_TLBC",
+)
 
-#: Locale variables, which the interpreter reads once at its start, as it does all of PYTHON*.
-_LOCALE = ("LANG", "LANGUAGE")
+#: Variables that choose the locale, which Python sets once, at its start. Source: locale(7) and, for
+#: LANGUAGE, gettext's manual.
+LOCALE_VARIABLES = (
+    "LANG",
+    "LANGUAGE",
+    "LC_ADDRESS",
+    "LC_ALL",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LC_IDENTIFICATION",
+    "LC_MEASUREMENT",
+    "LC_MESSAGES",
+    "LC_MONETARY",
+    "LC_NAME",
+    "LC_NUMERIC",
+    "LC_PAPER",
+    "LC_TELEPHONE",
+    "LC_TIME",
+)
 
-#: With it pytest loads no installed plugin unasked, and what one would import must not be there already.
+#: With it pytest loads no installed plugin by itself, so the warm-up must not load one either.
 _AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
+_READ_AT_START = frozenset((*PYTHON_VARIABLES, *LOCALE_VARIABLES, _AUTOLOAD))
 
-def _read_at_start(name: str) -> bool:
-    return name.startswith(("PYTHON", "LC_")) or name in (*_LOCALE, _AUTOLOAD)
+#: Options of the interpreter, by letter, that the guest's is given too. Source: Python/getopt.c.
+GIVEN = "bBdEIOPRsSuvWX"
+
+#: The other options, each with the reason why the guest's interpreter is not given it.
+LEFT_OUT = {
+    "c": "the guest runs another program",
+    "m": "the guest runs another program",
+    "x": "the guest runs another program, and no line of that is skipped",
+    "i": "it asks for commands when the program ends; the guest's never ends",
+    "q": "it changes the first lines of a dialogue",
+    "t": "Python 3 ignores it",
+    "h": "Python prints its help and runs nothing",
+    "?": "Python prints its help and runs nothing",
+    "V": "Python prints its version and runs nothing",
+}
+
+#: Options that take an argument: the rest of their word, or the next one.
+_WITH_ARGUMENT = "WX"
+
+#: Options that take the program as an argument: what follows is for the program.
+_WITH_PROGRAM = "cm"
+
+#: The only long option that does more than print something. Its argument is the next word.
+_PYCS = "--check-hash-based-pycs"
+
+#: Set by pytest-xdist in its workers.
+_WORKER = "PYTEST_XDIST_WORKER"
+
+
+def start_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment in which the guest's Python is started, for a host's environment ``environ``."""
+    variables = {name: value for name, value in sorted(environ.items()) if name in _READ_AT_START}
+    return {**variables, GUEST_VARIABLE: "1"}
 
 
 def start_command(environ: Mapping[str, str] = os.environ) -> list[str]:
     """The argument list that starts the guest's PID 1."""
-    variables = {name: value for name, value in environ.items() if _read_at_start(name)}
-    variables[GUEST_VARIABLE] = "1"
-    assignments = [f"{name}={value}" for name, value in sorted(variables.items())]
-    flags = ["-" + letter * int(getattr(sys.flags, field)) for field, letter in _FLAGS.items()]
-    return [
-        "/usr/bin/env",
-        "-i",
-        *assignments,
-        sys.executable,
-        *filter(lambda flag: flag != "-", flags),
-        "-m",
-        SUPERVISOR,
-    ]
+    assignments = [f"{name}={value}" for name, value in start_variables(environ).items()]
+    options = options_of(sys.orig_argv, environ)
+    return ["/usr/bin/env", "-i", *assignments, sys.executable, *options, "-m", SUPERVISOR]
+
+
+def options_of(orig_argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Those of the interpreter's options in ``orig_argv`` (``sys.orig_argv``) that the guest's is given.
+
+    Each is a word of its own, its argument the next. An option that came from a variable is not
+    among them: the variable is handed on. Nor is ``-u`` in a worker of pytest-xdist: execnet starts
+    each worker with it and then replaces standard output, so it has no effect on tests.
+    """
+    left_out = [["-u"]] if _WORKER in environ else []
+    given: list[list[str]] = []
+    words = list(orig_argv[:0:-1])  # the next one last
+    while words and words[-1].startswith("-") and words[-1] not in ("-", "--"):
+        word = words.pop()
+        if word == _PYCS and words:
+            given.append([word, words.pop()])
+        elif not _take_word(word[1:], words, given):
+            break
+    return [word for option in given if option not in left_out for word in option]
+
+
+def _take_word(letters: str, words: list[str], given: list[list[str]]) -> bool:
+    """Add the options in one word to ``given``; False where the interpreter's options end with it."""
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        if letter in _WITH_ARGUMENT and (letters or words):
+            given.append([f"-{letter}", letters or words.pop()])
+            return True
+        if letter in _WITH_ARGUMENT or letter in _WITH_PROGRAM or letter not in (*GIVEN, *LEFT_OUT):
+            return False
+        if letter in GIVEN:
+            given.append([f"-{letter}"])
+    return True

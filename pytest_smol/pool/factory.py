@@ -101,18 +101,19 @@ class MachineFactory:
 
     def facts(self, memory: int) -> dict[str, Any]:
         """All that can change a base snapshot, JSON-ready: see ``key_of``."""
-        command_line = boot_files.command_line(0, start_command())
-        return machine_facts(self.hardware(memory), self.boot_files.digest, command_line, self.view)
+        boot = (self.boot_files.digest, boot_files.command_line(0), start_command())
+        return machine_facts(self.hardware(memory), boot, self.view)
 
     def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
         """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
         require_memory(memory)
         hardware = self.hardware(memory)
-        command_line = boot_files.command_line(boot_files.tsc_khz(), start_command())
-        kernel = Kernel(self.boot_files.kernel, self.boot_files.initramfs, command_line)
 
         def build(directory: Path) -> Snapshot:
             self._progress("making a base snapshot for this interpreter (once)")
+            initramfs = boot_files.with_start(self.boot_files.initramfs, start_command(), self.directory)
+            command_line = boot_files.command_line(boot_files.tsc_khz())
+            kernel = Kernel(self.boot_files.kernel, initramfs, command_line)
             return self._boot(hardware, kernel, directory)
 
         return self._bases.checkout(key_of(self.facts(memory)), hardware, self.view, target, build)

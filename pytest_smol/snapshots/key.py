@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_smol.engines.qemu.command_line import Hardware, devices
@@ -24,12 +24,13 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def machine_facts(hardware: Hardware, boot_digest: str, command_line: str, view: View) -> dict[str, Any]:
+def machine_facts(hardware: Hardware, boot: tuple[str, str, Sequence[str]], view: View) -> dict[str, Any]:
     """All that can change a base snapshot, JSON-ready.
 
-    ``boot_digest`` stands for kernel and initramfs. ``command_line`` is the
-    kernel's, without ``tsc_early_khz=``: a measured frequency differs a little
-    from boot to boot of the host. What the host's processors and kernel are
+    ``boot`` is a digest of kernel and initramfs, the kernel's command line, and
+    the program that the guest starts, with its arguments. The command line is
+    without ``tsc_early_khz=``: a measured frequency differs a little from boot
+    to boot of the host. What the host's processors and kernel are
     counts only where the guest is shown the host's processor (QEMU's ``-cpu
     host``); an emulated one is the same everywhere.
     """
@@ -40,7 +41,7 @@ def machine_facts(hardware: Hardware, boot_digest: str, command_line: str, view:
         "host": processor.identity() if shows_host else None,
         "memory": hardware.memory,
         "cpus": hardware.cpus,
-        "boot": [boot_digest, command_line],
+        "boot": list(boot),
         "devices": devices(hardware),
         "server": int(FLAGS),
         "view": view.to_json(),

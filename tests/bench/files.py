@@ -80,8 +80,8 @@ def _new_machine(factory: MachineFactory, directory: Path, virtiofsd: str | None
     """Boot a machine that measures and powers off, its files served by ``virtiofsd`` or by us."""
     hardware = Hardware(factory.emulator, factory.accelerator, 512)
     program = [sys.executable, str(directory / "script.py"), str(directory)]
-    line = boot_files.command_line(boot_files.tsc_khz(), program)
-    kernel = Kernel(factory.boot_files.kernel, factory.boot_files.initramfs, line)
+    initramfs = boot_files.with_start(factory.boot_files.initramfs, program, factory.directory)
+    kernel = Kernel(factory.boot_files.kernel, initramfs, boot_files.command_line(boot_files.tsc_khz()))
     ram = factory.directory / "bench-ram"
     with ram.open("wb") as file:
         file.truncate(hardware.memory << 20)

@@ -28,7 +28,7 @@ from pytest_smol.engines.qemu.accelerator import Accelerator
 from pytest_smol.engines.qemu.command_line import PORTS, Hardware
 from pytest_smol.engines.qemu.program import Emulator
 from pytest_smol.guest_os.host_view import base_view
-from pytest_smol.guest_os.interpreter import start_command
+from pytest_smol.guest_os.interpreter import start_variables
 from pytest_smol.host.run_directory import RunDirectory
 from pytest_smol.machine.consoles import Consoles
 from pytest_smol.machine.machine import Machine, OutputSink
@@ -88,15 +88,13 @@ class FirstProcess(Process):
         template, its_template = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control, its_control = socket.socketpair()
         fds = [end.fileno() for end in (its_control, its_template)]
-        variables = (word for word in start_command() if "=" in word)
-        environment = dict(word.split("=", 1) for word in variables)
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("guest_process.py")), *map(str, fds)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=fds,
             cwd="/",
-            env={**environment, "PYTHONPATH": str(CHECKOUT)},
+            env={**start_variables(), "PYTHONPATH": str(CHECKOUT)},
         )
         its_template.close()
         its_control.close()

@@ -153,7 +153,7 @@ def test_marked_tests_have_debuggers_too(project: Project) -> None:
     project.write("test_it.py", "import pytest\npytestmark = pytest.mark.smol" + MODULE)
     with dialogue(project, "-k", "breaks") as talk:
         talk.expect(PROMPT)
-        talk.type("import os; open('/proc/cmdline').read().count('smol.exec')\r")
+        talk.type("import os; open('/proc/cmdline').read().count('smol.guest')\r")
         talk.expect("\n1\n(Pdb) ")
         talk.type("c\r")
         assert talk.end() == 0

@@ -102,3 +102,33 @@ def test_two_runs_are_distinct(project: Project) -> None:
         seen.append(json.loads(case.properties["identity"]))
     for name in (*DISTINCT, "collected"):
         assert seen[0][name] != seen[1][name], name
+
+
+GENERATORS = """
+import json, random, ssl, tempfile, uuid
+import pytest
+
+def drawn():
+    return {
+        "openssl": ssl.RAND_bytes(16).hex(),
+        "random": random.random(),
+        "tempfile": tempfile.mktemp(),
+        "uuid.getnode": uuid.getnode(),
+        "uuid1": [uuid.uuid1().node, uuid.uuid1().clock_seq],
+    }
+
+drawn()  # all generators are in use when the machine is frozen
+
+@pytest.mark.parametrize("number", range(3))
+def test_fork(number, record_property):
+    record_property("drawn", json.dumps(drawn()))
+"""
+
+
+def test_generators_that_were_used_at_import_give_each_fork_other_values(project: Project) -> None:
+    project.write("test_generators.py", GENERATORS)
+    result = project.run("--smol", "--smol-scope=test")
+    assert set(result.outcomes().values()) == {"passed"}, result.output
+    drawn = [json.loads(case.properties["drawn"]) for case in result.cases.values()]
+    for name in drawn[0]:
+        assert len({str(each[name]) for each in drawn}) == 3, name

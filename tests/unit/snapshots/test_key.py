@@ -16,6 +16,9 @@ from pytest_smol.snapshots.key import key_of, machine_facts
 from pytest_smol.snapshots.snapshot import seal
 from tests.unit.snapshot_samples import HARDWARE, VIEW, Builder
 
+#: The boot of a machine, as machine_facts takes it.
+BOOT = ("digest", "quiet", ["python"])
+
 KVM = replace(HARDWARE, accelerator=Accelerator("kvm", "host", ""))
 
 
@@ -42,7 +45,7 @@ def test_a_sealed_snapshot_cannot_be_written_to(tmp_path: Path) -> None:
 
 def key_on(hardware: Hardware, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(processor, "identity", lambda: host)
-    return key_of(machine_facts(hardware, "digest", "quiet", VIEW))
+    return key_of(machine_facts(hardware, BOOT, VIEW))
 
 
 HOST = {"processors": [{"model": "143", "flags": "fpu"}], "kernel": ["6.1.0", "#1"]}
@@ -69,11 +72,12 @@ def test_an_emulated_processor_does_not_depend_on_the_host(
 
 
 def test_every_fact_of_a_machine_counts() -> None:
-    facts = machine_facts(HARDWARE, "digest", "quiet", VIEW)
+    facts = machine_facts(HARDWARE, BOOT, VIEW)
     changed = [
-        machine_facts(replace(HARDWARE, memory=2), "digest", "quiet", VIEW),
-        machine_facts(replace(HARDWARE, cpus=2), "digest", "quiet", VIEW),
-        machine_facts(HARDWARE, "other", "quiet", VIEW),
-        machine_facts(HARDWARE, "digest", "loud", VIEW),
+        machine_facts(replace(HARDWARE, memory=2), BOOT, VIEW),
+        machine_facts(replace(HARDWARE, cpus=2), BOOT, VIEW),
+        machine_facts(HARDWARE, ("other", "quiet", ["python"]), VIEW),
+        machine_facts(HARDWARE, ("digest", "loud", ["python"]), VIEW),
+        machine_facts(HARDWARE, ("digest", "quiet", ["PYTHONHASHSEED=1", "python"]), VIEW),
     ]
-    assert len({key_of(each) for each in [facts, *changed]}) == 5
+    assert len({key_of(each) for each in [facts, *changed]}) == 6
