@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from pytest_smol.guest_os import boot_files
+from pytest_smol.guest_os.interpreter import SUPERVISOR
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.snapshots.key import key_of
 from tests.unit.snapshot_samples import HARDWARE, VIEW
@@ -24,4 +25,11 @@ def facts(monkeypatch: pytest.MonkeyPatch, tsc_khz: int) -> dict[str, Any]:
 def test_a_measured_frequency_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert key_of(facts(monkeypatch, 2_596_120)) == key_of(facts(monkeypatch, 2_596_121))
     assert "tsc_early_khz" not in str(facts(monkeypatch, 2_596_120))
-    assert "smol.exec=" in str(facts(monkeypatch, 2_596_120))
+    assert "rdinit=/init" in str(facts(monkeypatch, 2_596_120))
+
+
+def test_how_python_starts_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = facts(monkeypatch, 0)
+    assert SUPERVISOR in str(before)
+    monkeypatch.setenv("PYTHONHASHSEED", "123456")
+    assert key_of(facts(monkeypatch, 0)) != key_of(before)
