@@ -1,8 +1,8 @@
-"""Which accelerator to use: KVM where it is really there and really fast, TCG otherwise.
+"""Which accelerator to use: KVM where it works at the speed of hardware, TCG otherwise.
 
-A ``/dev/kvm`` that opens proves nothing: there are hosts whose KVM accepts
-every call and interprets guests hundreds of times slower than hardware runs
-them. So a counted loop is run through it and timed.
+That ``/dev/kvm`` can be opened proves nothing: on some hosts KVM accepts every
+call and interprets guests, hundreds of times slower than hardware runs them.
+So a counted loop is run through it and timed.
 """
 
 from __future__ import annotations
@@ -12,68 +12,72 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_smol.engines.kvm.probe import KvmRefused, time_loop
+from pytest_smol.engines.kvm.probe import KvmRefused, best_time
 from pytest_smol.errors import AcceleratorUnusable, HostError, SettingError
 
 __all__ = ["Accelerator", "choose"]
 
-#: Turns of the loop. Hardware takes microseconds, an interpreter some 10 ms.
+#: Iterations of the loop. Hardware takes microseconds for all, an interpreter about 10 ms.
 ITERATIONS = 10_000
 
 #: Seconds that hardware stays well below even when the host is busy or KVM is nested, and an
-#: interpreter well above: 100 ns a turn.
+#: interpreter well above: 100 ns an iteration.
 SLOW = 0.001
 
-#: How often the loop is run before it is called slow; a busy host is forgiven this often.
+#: How often the loop is timed before KVM is called slow: another process may preempt it.
 ATTEMPTS = 3
 
-#: Seconds after which a loop that has not come back is given up.
-PATIENCE = 2.0
+#: Seconds after which the probe is given up.
+TIMEOUT = 2.0
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """QEMU's ``-accel`` (``kvm`` or ``tcg``) and ``-cpu``, and a clause for the header, often empty."""
+    """QEMU's ``-accel`` (``kvm`` or ``tcg``) and ``-cpu``.
+
+    ``reason`` is a clause for the header: why KVM is not used, or that it is slow; empty otherwise.
+    """
 
     name: str
     cpu: str
     reason: str
 
 
-#: What is known of KVM here: the best time of the loop in seconds, or why it cannot be used.
-Finding = float | str
+#: What the probe found: the best time of the loop in seconds, or why KVM does not work.
+Finding = float | KvmRefused
 
 
 def verdict(finding: Finding) -> str:
-    """Why KVM is not to be used, as one clause; empty if it is usable."""
-    if isinstance(finding, str):
-        return finding
+    """Why ``auto`` does not use KVM, as one clause; empty if it does."""
+    if isinstance(finding, KvmRefused):
+        return str(finding)
     if finding >= SLOW:
         turn = finding / ITERATIONS * 1e9
-        return f"KVM is there but interprets guests: {turn:.0f} ns a loop turn, hardware takes 1"
+        return (
+            f"KVM works but interprets guests: {turn:.0f} ns for each iteration of a loop, hardware takes 1"
+        )
     return ""
 
 
 def decide(wanted: str, probe: Callable[[], Finding]) -> Accelerator:
-    """The accelerator for ``wanted`` (``auto``, ``kvm`` or ``tcg``); ``probe`` is called where it matters.
+    """The accelerator for ``wanted`` (``auto``, ``kvm`` or ``tcg``); ``probe`` is not called for ``tcg``.
 
-    Raises :class:`~pytest_smol.errors.AcceleratorUnusable` if KVM is insisted
-    on and not usable, :class:`~pytest_smol.errors.SettingError` for another word.
+    ``auto`` is KVM only where it is fast, ``kvm`` is KVM wherever it works. Raises
+    :class:`~pytest_smol.errors.AcceleratorUnusable` for ``kvm`` where KVM does not work,
+    :class:`~pytest_smol.errors.SettingError` for another word.
     """
     if wanted not in ("auto", "kvm", "tcg"):
         raise SettingError(f"there is no accelerator {wanted!r}", remedy="use auto, kvm or tcg")
     if wanted == "tcg":
         return Accelerator("tcg", "max", "")
-    reason = verdict(probe())
-    if not reason:
-        return Accelerator("kvm", "host", "")
-    if wanted == "kvm":
-        raise AcceleratorUnusable(
-            f"KVM cannot be used: {reason}",
-            remedy="use --smol-accel=auto, or a host (or a virtual machine with nested "
-            "virtualisation) whose /dev/kvm you may open",
-        )
-    return Accelerator("tcg", "max", reason)
+    finding = probe()
+    reason = verdict(finding)
+    if wanted == "auto":
+        return Accelerator("tcg", "max", reason) if reason else Accelerator("kvm", "host", "")
+    if isinstance(finding, KvmRefused):
+        how = finding.remedy or "use a host, or a virtual machine with nested virtualisation, where KVM works"
+        raise AcceleratorUnusable(f"KVM cannot be used: {reason}", remedy=f"{how}; or use --smol-accel=auto")
+    return Accelerator("kvm", "host", reason)
 
 
 def choose(wanted: str) -> Accelerator:
@@ -90,30 +94,22 @@ def choose(wanted: str) -> Accelerator:
     return decide(wanted, probe)
 
 
-def best_of(attempts: int, measure: Callable[[], float]) -> float:
-    """The least of up to ``attempts`` times; the first that is not slow ends it."""
-    best = measure()
-    for _ in range(attempts - 1):
-        if best < SLOW:
-            break
-        best = min(best, measure())
-    return best
-
-
 def probe() -> Finding:
-    """The best time of the loop, or why it did not run. Never hangs."""
+    """The best time of the loop, or why it did not run. Returns within :data:`TIMEOUT`."""
     found: list[Finding] = []
 
     def run() -> None:
         try:
-            found.append(best_of(ATTEMPTS, lambda: time_loop(ITERATIONS)))
+            found.append(best_time(ITERATIONS, ATTEMPTS, SLOW))
         except KvmRefused as error:
-            found.append(str(error))
-        except Exception as error:  # a probe never fails a run: TCG is always there
-            found.append(f"the probe failed with {error!r}")
+            found.append(error)
+        except Exception as error:  # a probe never fails a run: there is TCG
+            found.append(KvmRefused(f"the probe failed with {error!r}"))
 
-    # In a thread: KVM_RUN on a broken host may not come back, and no exception reaches into it.
+    # In a thread: on a broken host KVM_RUN may not return, and no exception interrupts it.
     thread = threading.Thread(target=run, name="kvm-probe", daemon=True)
     thread.start()
-    thread.join(PATIENCE)
-    return found[0] if found else f"a loop of {ITERATIONS} turns did not end within {PATIENCE:g} s"
+    thread.join(TIMEOUT)
+    return (
+        found[0] if found else KvmRefused(f"a loop of {ITERATIONS} iterations did not end in {TIMEOUT:g} s")
+    )
