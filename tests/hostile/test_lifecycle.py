@@ -209,8 +209,9 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run(project: Project, small: Pa
 
 def test_a_disk_that_fills_up_while_a_base_is_made(project: Project, small: Path) -> None:
     project.write("test_it.py", "def test_it(): pass\n")
-    share_boot_files(small)
-    run = project.start("--smol", XDG_CACHE_HOME=str(small), DIES="nowhere")
+    cache = project.home / "cache"
+    share_boot_files(cache)
+    run = project.start("--smol", XDG_CACHE_HOME=str(cache), TMPDIR=str(small), DIES="nowhere")
     wait_until(lambda: machines(small) or run.process.poll() is not None, "a machine that boots")
     with (small / "everything-else").open("wb", 0) as file, pytest.raises(OSError, match="No space"):
         while file.write(bytes(1 << 20)):
@@ -221,5 +222,6 @@ def test_a_disk_that_fills_up_while_a_base_is_made(project: Project, small: Path
     assert "Traceback" not in result.output
     assert "hint: where the guest's memory is kept no space may be left" in result.output
     assert machines(small) == {}
-    assert [path for path in (small / "pytest-smol/base").iterdir() if path.suffix != ".lock"] == []
+    assert [path.name for path in small.iterdir()] == ["everything-else"]
+    assert [path for path in (cache / "pytest-smol/base").iterdir() if path.suffix != ".lock"] == []
     assert project.left_behind() == []

@@ -92,7 +92,11 @@ def reach_boot(project: Project) -> Run:
     cache = project.home / "cache"
     share_boot_files(cache)
     run = project.start("--smol", "-s", XDG_CACHE_HOME=str(cache), STAGE="boot")
-    wait_until(lambda: machines(cache) or run.process.poll() is not None, "a machine that boots")
+    wait_until(
+        lambda: " -kernel " in str(machines(project.home)) or run.process.poll() is not None,
+        "a machine that boots",
+    )
+    assert machines(cache) == {}, "a guest's memory is mapped from the cache"
     return run
 
 
@@ -100,7 +104,7 @@ def reach_collection(project: Project) -> Run:
     run = project.start("--smol", "-s", STAGE="collection")
     # What modules print while they are imported is shown with the header, which waits for the collection.
     wait_until(
-        lambda: "/session-" in str(machines(project.home)) or run.process.poll() is not None,
+        lambda: " -incoming " in str(machines(project.home)) or run.process.poll() is not None,
         "the machine that collects",
     )
     return run
