@@ -26,11 +26,11 @@ from fuzz.supply import Supply
 from pytest_smol.artifacts.plugin_bridges import _arcs_by_context, _lines_by_context
 from pytest_smol.artifacts.syrupy_data import checked_report, merged
 from pytest_smol.errors import ProtocolError
+from pytest_smol.machine.dispatcher import GuestStop
 from pytest_smol.protocol.wire import FROM_GUEST, MAX_FRAME, Decoder, Message, WireError
 from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.reports.nodes import NodeTable, stand_in
 from pytest_smol.reports.screen import Screen
-from pytest_smol.session.group_run import Stop
 
 __all__ = ["run"]
 
@@ -199,7 +199,7 @@ def _nodes(message: Message, builder: ReportBuilder) -> None:
 
 
 def _stop(message: Message, builder: ReportBuilder) -> None:
-    Stop.of(message, builder.clean)
+    GuestStop.of(message, builder.clean)
 
 
 def _screen(message: Message, builder: ReportBuilder) -> None:

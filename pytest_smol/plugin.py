@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _pytest.main import wrap_session
-from _pytest.outcomes import Exit
 
 from pytest_smol import marker, settings
 from pytest_smol.errors import SmolError
+from pytest_smol.pytest_private import Exit, adds_python_path_early, wrap_session
 from pytest_smol.reports.text import clean
 from pytest_smol.session.xdist import roles
 from pytest_smol.settings import Settings
 
 if TYPE_CHECKING:
-    from pytest_smol.session.guest_session import SessionEnded
+    from pytest_smol.session.collected import SessionEnded
     from pytest_smol.session.run import SmolSession
     from pytest_smol.trust.boundary import Boundary
 
@@ -92,7 +91,7 @@ def _register(config: pytest.Config, plugin: object, name: str) -> None:
 
 def _own_path(config: pytest.Config) -> list[str]:
     """``sys.path`` without the project's ``pythonpath``, which the guest's pytest adds itself."""
-    if not hasattr(config, "_configure_python_path"):  # a plugin of pytest's adds it only later
+    if not adds_python_path_early(config):
         return sys.path
     added = [str(path) for path in config.getini("pythonpath")]
     return sys.path[len(added) :] if sys.path[: len(added)] == added else sys.path
@@ -132,7 +131,7 @@ def _remember(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
-    """With --smol it is the guest that shows fixtures: it has to collect for that."""
+    """With --smol the guest shows fixtures: it has to collect for that."""
     if config.option.smol and _shows_fixtures(config) and not _in_guest():
         config.option.tx = []  # one guest is enough for that
         return wrap_session(config, lambda config, session: None)
@@ -165,20 +164,20 @@ class HostPlugin:
         """Start what this run, or these ``items``, need; the run ends where the host cannot."""
         from pytest_smol.host.signals import graceful_end
         from pytest_smol.session.guarded_hooks import GuardedHooks
-        from pytest_smol.session.guest_session import SessionEnded
+        from pytest_smol.session.collected import SessionEnded
         from pytest_smol.session.summary import SummaryPlugin
 
         self._exits.enter_context(graceful_end())
         try:
             self._prepare()
             self._session = self._make_session()
-            self._session.adopt(items, self._runs_in_vm)
+            self._session.make_plan(items, self._runs_in_vm)
             plugin = SummaryPlugin(self._config, self._session, mixed=not self._settings.everything)
             _register(self._config, plugin, "smol-summary")
             _register(self._config, GuardedHooks(self._config), "smol-guarded-hooks")
             self._session.start()
         except SmolError as error:
-            self._role.give_up(pytest.UsageError(str(error)))
+            self._role.end_run(pytest.UsageError(str(error)))
         except SessionEnded as ended:
             self._end(ended)
 
@@ -192,10 +191,10 @@ class HostPlugin:
         if not ended.lines:
             sys.stderr.write(clean(ended.output) + "\n")
         if ended.status == pytest.ExitCode.USAGE_ERROR:
-            self._role.give_up(pytest.UsageError(*map(clean, ended.lines)))
+            self._role.end_run(pytest.UsageError(*map(clean, ended.lines)))
         else:
             reason = clean(ended.stop.reason) if ended.stop is not None else str(ended)
-            self._role.give_up(Exit(reason, ended.status))
+            self._role.end_run(Exit(reason, ended.status))
 
     def _runs_in_vm(self, item: pytest.Item) -> bool:
         return self._settings.everything or item.get_closest_marker("smol") is not None
@@ -207,20 +206,11 @@ class HostPlugin:
             self._progress(said)
 
     def _make_session(self) -> SmolSession:
-        from pytest_smol.reports.plugin_compat import drawn_options
-        from pytest_smol.session.guest_session import Project
         from pytest_smol.session.run import SmolSession
 
-        project = Project(
-            args=tuple(str(arg) for arg in self._config.invocation_params.args),
-            argv=tuple(sys.argv),
-            options=drawn_options(self._config),
-            rootdir=self._config.rootpath,
-            cwd=self._config.invocation_params.dir,
-            sys_path=self._config.stash[_SYS_PATH],
-            env=self._settings.guest_environment(),
-        )
-        return SmolSession(self._config, self._settings, project, self._progress, self._role.part())
+        context = self._role.process_context()
+        sys_path = self._config.stash[_SYS_PATH]
+        return SmolSession(self._config, self._settings, sys_path, self._progress, context)
 
     def _progress(self, text: str) -> None:
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -237,7 +227,7 @@ class HostPlugin:
         boundary = self._config.stash.get(_BOUNDARY, None)
         lines = [text for text in [boundary.describe() if boundary is not None else ""] if text]
         if self._session is not None:
-            lines += [self._session.describe(), *self._session.header_lines]
+            lines += self._session.header()
         return lines
 
     # --- collect --------------------------------------------------------------------------
@@ -251,11 +241,11 @@ class HostPlugin:
             return None
         try:
             if self._ended is not None:
-                self._session.end_collection(session, self._ended)
-            self._session.collect(session)
-            self._session.adopt(session.items, self._runs_in_vm)
+                self._session.collection.end(session, self._ended)
+            self._session.collection.fill(session)
+            self._session.make_plan(session.items, self._runs_in_vm)
         except SmolError as error:
-            self._role.give_up(pytest.UsageError(str(error)))
+            self._role.end_run(pytest.UsageError(str(error)))
             return True
         session.testscollected = len(session.items)
         _remember(session)
@@ -278,7 +268,7 @@ class HostPlugin:
         if self._session is None or self._role.over:
             return lines
         if self._settings.everything:
-            return [[line] for line in reversed(self._session.collection_lines)]
+            return [[line] for line in reversed(self._session.collection.lines)]
         return [*lines, self._session.describe()]
 
     # --- run ------------------------------------------------------------------------------
@@ -294,22 +284,22 @@ class HostPlugin:
         if self._session is None:
             return None
         if not self._session.owns(item):
-            return self._run_at_home(item, nextitem)
+            return self._run_on_host(item, nextitem)
         hook = item.ihook
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         try:
             for report in self._session.run(item, nextitem):
                 hook.pytest_runtest_logreport(report=report)
         except pytest.exit.Exception as stop:
-            self._role.exits(stop)
+            self._role.note_exit(stop)
             raise
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
-    def _run_at_home(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """See to it that fixtures of the host live until the next test that runs there."""
+    def _run_on_host(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """Let fixtures of the host live until the next test that runs there."""
         assert self._session is not None
-        following = self._session.next_at_home(nextitem)
+        following = self._session.next_on_host(nextitem)
         if following is nextitem:
             return None
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -317,7 +307,7 @@ class HostPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
-        """Do what this hook did to a report in the guest, as late as at home, and show what it gave there."""
+        """Change ``report`` as this hook did in the guest, and give what it gave there."""
         if hasattr(report, "smol_status"):
             report.outcome, report.longrepr = report.smol_status
         return getattr(report, "smol_teststatus", None)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_smol.errors import SettingError
+from pytest_smol.pytest_private import unknown_ini_keys
 from pytest_smol.trust.settings_origin import typed_by_user
 
 __all__ = [
@@ -270,7 +271,7 @@ def add_options(parser: pytest.Parser) -> None:
 def leave_to_guest(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     """Make the host indifferent to what only a project's own code can explain; the guest loads that."""
     accept_unknown(parser, args)
-    for key in config._get_unknown_ini_keys():
+    for key in unknown_ini_keys(config):
         parser.addini(key, "an ini value that a conftest.py of the guest may define")
 
 

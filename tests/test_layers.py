@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ LAYERS = (
     ("marker", "virtiofs"),
     ("settings",),
     ("host", "protocol", "trust"),
-    ("errors",),
+    ("errors", "pytest_private"),
 )
 
 #: Packages within packages, from top to bottom, by the package that they are in.
@@ -57,6 +58,7 @@ INNER_LAYERS = {
 #: What imports nothing of ours, so that both sides and every test can use it.
 ALONE = (
     "errors",
+    "pytest_private",
     "protocol.wire",
     "reports.text",
     "guest_os.cpio",
@@ -80,6 +82,16 @@ WITH_REMEDY = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, (HostError, SettingError, SnapshotError, BootFailed))
 }
+
+#: Private attributes of pytest's objects that the host's side uses, in pytest_private alone.
+PYTESTS_PRIVATE = (
+    "_configure_python_path",
+    "_pdbshown",
+    "_keyboardinterrupt_memo",
+    "_tw",
+    "_esctable",
+    "_get_unknown_ini_keys",
+)
 
 LONGEST_MODULE = 399
 LONGEST_FUNCTION = 60
@@ -189,6 +201,16 @@ def test_what_stands_alone_imports_nothing_of_ours(module: str) -> None:
 def test_the_guest_imports_little(module: str) -> None:
     for imported in _imports(SOURCES[module]):
         assert imported.split(".")[0] == "guest" or imported in GUEST_MAY_IMPORT, imported
+
+
+@pytest.mark.parametrize(
+    "module", sorted(name for name in SOURCES if not name.startswith("guest.") and name != "pytest_private")
+)
+def test_private_parts_of_pytest_are_in_one_module(module: str) -> None:
+    """On the host's side; the guest runs within pytest's session and has uses of its own."""
+    text = SOURCES[module].read_text()
+    assert not re.search(r"^\s*(?:from|import) _pytest\b", text, re.MULTILINE)
+    assert not re.search("|".join(rf"\b{name}\b" for name in PYTESTS_PRIVATE), text)
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES))

@@ -74,7 +74,7 @@ class ArtifactCollector:
         """The least scope that may share a machine, for the sake of files that tests have in common."""
         return next((each.boundary for each in self._bridges.values() if each.boundary), "test")
 
-    def order(self) -> dict[str, Any]:
+    def request(self) -> dict[str, Any]:
         """The ``files`` of a ``session`` message: what a guest is to send."""
         return {
             "rootdir": str(self._root),

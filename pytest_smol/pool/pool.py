@@ -1,16 +1,16 @@
-"""Forks made ahead of need, and buried aside: while a test runs, the next one's machine gets ready."""
+"""Forks that threads make ahead of need, while a test runs, and close when they are killed."""
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_smol.errors import ProtocolError, SmolError
+from pytest_smol.errors import SmolError
 from pytest_smol.host.resources import cores
+from pytest_smol.machine.dispatcher import Deadline, Phase, Rule, finish
 from pytest_smol.machine.machine import Machine, OutputSink
 from pytest_smol.pool.admission import Claim
 from pytest_smol.pool.factory import MachineFactory, fresh_identity
@@ -21,8 +21,11 @@ __all__ = ["Pool", "forks_ahead"]
 #: The most forks that wait for a test; more would only wait longer.
 _MOST = 4
 
-#: How long a fork may take to become distinct, in seconds; generous, for a busy host.
-_PATIENCE = 60.0
+#: How long a fork may take to take on its identity, in seconds; generous, for a busy host.
+_IDENTITY_LIMIT = 60.0
+
+#: What a fork may say while it takes on its identity.
+_IDENTITY_RULES = {"fresh": Rule(ends=True)}
 
 
 def forks_ahead(environ: Mapping[str, str]) -> int:
@@ -47,19 +50,19 @@ class Pool:
         self._factory = factory
         self._ledger = factory.ledger
         self._most = ahead
-        # One more than make machines, so that none has to wait for the burial of another.
+        # One more than make machines, so that none has to wait until another was closed.
         self._threads = ThreadPoolExecutor(ahead + 1, thread_name_prefix="smol-pool")
         self._ready: dict[Path, deque[Future[Machine]]] = defaultdict(deque)
         self._planned: dict[Path, int] = {}
         self._claims: dict[Machine, Claim] = {}
-        self._burials: list[Future[None]] = []
+        self._closings: list[Future[None]] = []
 
     def plan(self, snapshot: Snapshot, groups: int) -> None:
         """Say how many more groups will each need a fork of ``snapshot``."""
         self._planned[snapshot.state] = groups
 
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
-        """A machine that shares the memory of ``snapshot`` until it writes, distinct from its siblings.
+        """A machine that shares the memory of ``snapshot`` until it writes, with an identity of its own.
 
         Waits for room while it is other runs or workers that have it. Raises
         :class:`~pytest_smol.errors.SmolError`.
@@ -72,7 +75,7 @@ class Pool:
     def _next(self, snapshot: Snapshot) -> Machine:
         ready = self._ready[snapshot.state]
         if ready:
-            # What went wrong ahead of need may go well now: there was one machine more then.
+            # A fork that failed ahead of need may succeed now, with one machine less on the host.
             with suppress(SmolError):
                 return ready.popleft().result()
         return self._begin(snapshot, self._admit(snapshot.hardware.memory)).result()
@@ -87,12 +90,12 @@ class Pool:
         return self._ledger.wait(memory)
 
     def _make_room(self) -> None:
-        """Give up what nothing needs yet, and wait until what is killed is gone with its memory."""
+        """Retire the forks that no test needs yet, and wait until killed machines have freed their memory."""
         for ready in self._ready.values():
             while ready:
                 with suppress(SmolError):
                     self.retire(ready.popleft().result())
-        wait(self._burials)
+        wait(self._closings)
 
     def _begin(self, snapshot: Snapshot, claim: Claim) -> Future[Machine]:
         return self._threads.submit(self._make, snapshot, claim)
@@ -101,7 +104,7 @@ class Pool:
         ready = self._ready[snapshot.state]
         wanted = min(self._planned.get(snapshot.state, 0), self._most)
         waiting = sum(map(len, self._ready.values()))
-        with suppress(SmolError):  # what comes ahead of need can also come later
+        with suppress(SmolError):  # a fork that cannot be made ahead is made when it is needed
             for _ in range(wanted - waiting):
                 claim = self._ledger.claim(snapshot.hardware.memory, spare=True)
                 if claim is None:
@@ -121,8 +124,8 @@ class Pool:
         machine = self._factory.fork(snapshot)
         try:
             machine.send({"type": "identity", "fresh": fresh_identity()})
-            if machine.receive(time.monotonic() + _PATIENCE)["type"] != "fresh":
-                raise ProtocolError("the guest did not acknowledge its new identity")
+            place = "instead of acknowledging its new identity"
+            finish(machine, Phase(place, _IDENTITY_RULES, Deadline(_IDENTITY_LIMIT)))
         except BaseException:
             self._factory.retire(machine)
             raise
@@ -133,13 +136,13 @@ class Pool:
         self._factory.keep_console(machine, title)
 
     def retire(self, machine: Machine) -> None:
-        """Kill a machine at once; what is left of it is cleared away beside the way."""
+        """Kill a machine at once; a thread of the pool closes what is left of it."""
         machine.kill()
         claim = self._claims.pop(machine, None)
         if claim is not None:  # its memory is free before another machine has touched as much
             self._ledger.release(claim)
-        self._burials = [each for each in self._burials if not each.done()]
-        self._burials.append(self._threads.submit(self._factory.retire, machine))
+        self._closings = [each for each in self._closings if not each.done()]
+        self._closings.append(self._threads.submit(self._factory.retire, machine))
 
     def close(self) -> None:
         """End the threads, and with them what they are about to make; idempotent."""

@@ -13,9 +13,6 @@ __all__ = ["MessageBudget", "weight"]
 #: Bytes of an object beside its content, as CPython has them on 64 bits.
 _OBJECT = 56
 
-#: Messages of which nothing is kept, or which have limits of their own.
-_NOT_KEPT = frozenset({"screen", "collecting", "start", "finish", "file", "unsent", "writes", "state"})
-
 
 def weight(value: Any) -> int:
     """Bytes that plain JSON data takes; a text takes up to four for each character."""
@@ -49,8 +46,6 @@ class MessageBudget:
 
     def take(self, message: Message) -> None:
         """Count ``message``. Raises :class:`ProtocolError` if that is too much."""
-        if message["type"] in _NOT_KEPT:
-            return
         self._kept += weight(message)
         if self._kept > self._most:
             raise ProtocolError(

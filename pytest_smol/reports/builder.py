@@ -8,12 +8,10 @@ import warnings
 from typing import Any
 
 import pytest
-from _pytest._code.code import TerminalRepr
-from _pytest._io import TerminalWriter
-from _pytest.reports import CollectErrorRepr
 
 from pytest_smol.errors import ProtocolError, SmolError
 from pytest_smol.protocol.wire import Message
+from pytest_smol.pytest_private import CollectErrorRepr, TerminalRepr, TerminalWriter
 from pytest_smol.reports.plugin_compat import note_rerun
 from pytest_smol.reports.schema import COLLECT_REPORT, TEST_REPORT, checked
 from pytest_smol.reports.text import clean

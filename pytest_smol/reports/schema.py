@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from _pytest._io import TerminalWriter
+from pytest_smol.pytest_private import SHOWN_IN_DEBUGGER, known_markup
 
 __all__ = ["COLLECT_REPORT", "TEST_REPORT", "checked"]
 
@@ -131,7 +131,7 @@ def _markup(value: Any, clean: Callable[[str], str]) -> dict[str, bool]:
     """The names that pytest's TerminalWriter knows; for any other it raises."""
     if not isinstance(value, dict):
         raise ValueError("markup is an object")
-    return {name: bool(on) for name, on in value.items() if name in TerminalWriter._esctable}
+    return {name: bool(on) for name, on in value.items() if name in known_markup()}
 
 
 def _status(value: Any, clean: Callable[[str], str]) -> tuple[Any, ...]:
@@ -222,7 +222,7 @@ _OPTIONAL: Mapping[str, Shape] = {
     "smol_teststatus": _status,  # ours: what this hook of a plugin that only the guest has gives
     "smol_shown": _flag,  # ours: longrepr is what an object would have shown, and no text at home
     "rerun": _count,
-    "_pdbshown": _flag,  # pytest's: a debugger showed the failure, so it is not shown again
+    SHOWN_IN_DEBUGGER: _flag,  # pytest's: a debugger showed the failure, so it is not shown again
     "_hypothesis_stats": _text,  # what --hypothesis-show-statistics shows at the end
     "_report_type": _one_of("SubTestReport"),
     "_subtest.context": _record(msg=_maybe(_text), kwargs=_properties),

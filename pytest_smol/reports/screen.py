@@ -11,20 +11,15 @@ from typing import Any, TextIO
 import pytest
 
 from pytest_smol.protocol.wire import Message
+from pytest_smol.pytest_private import terminal_writer, write_without_columns
 from pytest_smol.reports.text import OutputLimit
 
-__all__ = ["Screen", "terminal_writer"]
+__all__ = ["Screen"]
 
 #: The most text in characters that is held back.
 MOST_HELD = 1 << 20
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
-
-
-def terminal_writer(config: pytest.Config) -> Any:
-    """The run's terminal writer, None where it has none (``-p no:terminal``)."""
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-    return getattr(reporter, "_tw", None)
 
 
 class Screen:
@@ -48,7 +43,7 @@ class Screen:
         #: Whether what tests write to standard error is shown as it comes, and not in their reports.
         self.uncaptured = config.getoption("capture", "fd") != "fd"
 
-    def facts(self) -> dict[str, Any]:
+    def terminal_properties(self) -> dict[str, Any]:
         """What a guest has to know to write as the host would: colours, and the width in columns."""
         writer = terminal_writer(self._config)
         if writer is None:
@@ -90,7 +85,7 @@ class Screen:
         # The writer keeps count of columns, in which colours take no place.
         for number, part in enumerate(_COLOUR.split(text)):
             if number % 2:
-                writer._file.write(part)
+                write_without_columns(writer, part)
             else:
                 writer.write(part)
         writer.flush()

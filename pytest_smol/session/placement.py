@@ -1,21 +1,19 @@
-"""Which tests share a machine, and in which steps each machine runs them. Pure."""
+"""Where each test runs: which tests share a machine, and what that machine must be."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from pytest_smol.marker import MarkerArguments
+import pytest
+
+from pytest_smol import marker
+from pytest_smol.marker import Mark, MarkerArguments
+from pytest_smol.reports.nodes import GuestCollector, GuestItem
 from pytest_smol.settings import SCOPES, Settings
 
-__all__ = ["MachineSpec", "Placement", "Step", "placement", "steps"]
-
-T = TypeVar("T", bound=Hashable)
-
-#: A test's number in the guest and that of the test that follows in its session, if any.
-Step = tuple[int, "int | None"]
+__all__ = ["MachineSpec", "Placement", "PlannedTest", "placement", "planned_test", "spec_of"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,14 @@ class Placement:
     scope: str
     boundary: str
     spec: MachineSpec
+
+
+@dataclass(frozen=True)
+class PlannedTest:
+    """Where a test runs in a VM, and how long it may take, in seconds."""
+
+    placement: Placement
+    timeout: float
 
 
 def spec_of(settings: Settings, arguments: MarkerArguments | None = None) -> MachineSpec:
@@ -61,16 +67,34 @@ def placement(
     return Placement(scope, boundaries[scope], spec)
 
 
-def steps(members: Sequence[T], run: Sequence[T], numbers: Mapping[T, int | None]) -> list[Step]:
-    """The steps of a machine that runs ``members``, by the guest's ``numbers``; None has no step.
+def planned_test(item: pytest.Item, settings: Settings, least: str = "test") -> PlannedTest:
+    """Where ``item`` runs, in no scope narrower than ``least``.
 
-    What follows a test in the whole ``run`` is told, so that fixtures live as
-    long as at home; nothing follows the last test of a machine.
+    Raises :class:`SettingError` for a wrong marker.
     """
-    following: dict[T, int | None] = {}
-    after: int | None = None
-    for test in reversed(run):
-        following[test] = after
-        after = numbers[test] if numbers[test] is not None else after
-    known = [(number, following[test]) for test in members if (number := numbers[test]) is not None]
-    return [*known[:-1], (known[-1][0], None)] if known else []
+    marks = _marks(item)
+    arguments = marker.marker_arguments(item.nodeid, marks)
+    boundaries = _boundaries(item)
+    if marks:
+        boundaries[marks[0].place] = marks[0].nodeid
+    where = placement(boundaries, marks[0].place if marks else None, arguments, settings, least)
+    return PlannedTest(where, arguments.timeout or settings.timeout)
+
+
+def _marks(item: pytest.Item) -> Sequence[Mark]:
+    return item.marks if isinstance(item, GuestItem) else marker.marks_of(item)
+
+
+def _boundaries(item: pytest.Item) -> dict[str, str]:
+    """The node id of the test's boundary in each scope. A function outside classes is its own class."""
+    places = (
+        (node, node.place if isinstance(node, GuestCollector) else marker.place(node))
+        for node in item.listchain()
+    )
+    classes = [node.nodeid for node, scope in places if scope == "class"]
+    return {
+        "test": item.nodeid,
+        "class": classes[-1] if classes else item.nodeid,
+        "module": item.nodeid.split("::")[0],
+        "session": "",
+    }

@@ -7,24 +7,21 @@ What they write is shown there.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from types import ModuleType
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from pytest_smol.errors import MachineError, ProtocolError, SmolError
+from pytest_smol.errors import MachineError, SmolError
+from pytest_smol.machine.dispatcher import Deadline, GuestStop, Phase, Rule, finish, stop_rule
 from pytest_smol.machine.machine import Machine
-from pytest_smol.pool.pool import Pool
 from pytest_smol.protocol.wire import MAX_FRAME, Message, WireError, encode
 from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.screen import Screen
-from pytest_smol.session.group_run import MAX_KEPT, Stop
-from pytest_smol.session.relay import Relay
+from pytest_smol.session.group_run import MAX_KEPT, GroupContext
 from pytest_smol.snapshots.snapshot import Snapshot
 
-__all__ = ["Closing", "plugin_modules"]
+__all__ = ["GuestRunEnd"]
 
 #: About as many bytes of reports are sent at a time.
 BATCH = 1 << 20
@@ -33,18 +30,8 @@ BATCH = 1 << 20
 _MOST_STATUS = 255
 
 
-def plugin_modules(config: pytest.Config) -> tuple[str, ...]:
-    """The modules of the host's plugins: a guest tells by them which plugins are its own."""
-    return tuple(sorted({_module_of(plugin) for plugin in config.pluginmanager.get_plugins()}))
-
-
-def _module_of(plugin: object) -> str:
-    kind = plugin if isinstance(plugin, (ModuleType, type)) else type(plugin)
-    return str(kind.__name__ if isinstance(kind, ModuleType) else kind.__module__)
-
-
-class Closing:
-    """The machine in which the run of ``config`` ends; made when it is first needed.
+class GuestRunEnd:
+    """The machine in which the run of ``config`` ends, a fork of ``snapshot``; made when it is first needed.
 
     ``limit`` is the time in seconds that each hook may take. A machine that
     goes wrong costs what its plugins would have shown, and one line says so.
@@ -53,77 +40,90 @@ class Closing:
     def __init__(
         self,
         config: pytest.Config,
-        pool: Pool,
+        context: GroupContext,
         snapshot: Snapshot,
-        relay: Relay,
         screen: Screen,
         limit: float,
     ) -> None:
         self._config = config
-        self._pool = pool
+        self._context = context
         self._snapshot = snapshot
-        self._relay = relay
         self._screen = screen
         self._limit = limit
-        self._deadline = 0.0
+        self._deadline = Deadline(limit)
         self._machine: Machine | None = None
         self._over = False
         self._replaying = False
+        self._status: int | None = None
         self._budget = MessageBudget("a plugin", MAX_KEPT)
 
-    def run(self, phase: str, session: pytest.Session, reports: Sequence[Any]) -> int | None:
-        """Run the guest's part of the hook ``phase``; gives the session's exit status afterwards.
+    # --- what the guest may say -----------------------------------------------------------
+
+    def _common_rules(self) -> dict[str, Rule]:
+        """The messages that may come at any time."""
+        return {
+            **self._context.messages.rules(self._budget),
+            "stop": stop_rule(self._stopped, self._screen.clean, self._budget),
+            "exit": Rule(_refuse_exit),
+        }
+
+    def _phase(self, rules: Mapping[str, Rule]) -> Phase:
+        return Phase("at the end of the run", rules, self._deadline, self._context.terminal)
+
+    def _replay_phase(self) -> Phase:
+        """While reports are replayed, texts for the terminal are dropped: they were shown with the report."""
+        return self._phase({**self._common_rules(), "screen": Rule(), "replayed": Rule(ends=True)})
+
+    def _hook_phase(self) -> Phase:
+        return self._phase(
+            {**self._common_rules(), "closed": Rule(self._take_closed, self._budget, ends=True)}
+        )
+
+    def _take_closed(self, message: Message) -> None:
+        if message["failure"]:
+            raise MachineError(_in_short(message["failure"]))
+        status = message["exitstatus"]
+        self._status = status if 0 <= status <= _MOST_STATUS else None
+
+    def _stopped(self, stop: GuestStop) -> None:
+        self.close()
+        returncode = stop.returncode if stop.kind == "exit" else int(pytest.ExitCode.INTERRUPTED)
+        pytest.exit(stop.reason or "interrupted", returncode=returncode)
+
+    # --- run ------------------------------------------------------------------------------
+
+    def run(self, hook: str, session: pytest.Session, reports: Sequence[Any]) -> int | None:
+        """Run the guest's part of ``hook``; gives the session's exit status afterwards.
 
         ``reports`` are all of the run. None if a machine has gone wrong, now or before.
         Raises what stops a run where the guest's hooks did.
         """
         if self._over:
             return None
-        self._deadline = time.monotonic() + self._limit
+        self._deadline.restart()
         self._budget.begin()
         self._screen.limit.begin()
         try:
             if self._machine is None:
                 self._machine = self._begin(session, reports)
-            self._machine.send({"type": "phase", "name": phase, "exitstatus": int(session.exitstatus)})
-            closed = self._await("closed")
-            if closed["failure"]:
-                raise MachineError(_in_short(closed["failure"]))
-            status: int = closed["exitstatus"]
+            self._machine.send({"type": "phase", "name": hook, "exitstatus": int(session.exitstatus)})
+            finish(self._machine, self._hook_phase())
         except SmolError as error:
-            self._give_up(phase, error)
+            self._fail(hook, error)
             return None
-        return status if 0 <= status <= _MOST_STATUS else None
+        return self._status
 
     def _begin(self, session: pytest.Session, reports: Sequence[Any]) -> Machine:
-        machine = self._machine = self._pool.fork(self._snapshot, self._output)
-        self._deadline = time.monotonic() + self._limit
-        self._pool.keep_console(machine, "session end")
+        machine = self._machine = self._context.pool.fork(self._snapshot, self._output)
+        self._deadline.restart()
+        self._context.pool.keep_console(machine, "session end")
         machine.send({"type": "close", "failed": session.testsfailed})
         self._replaying = True
         for batch in self._batches(reports):
             machine.send(batch)
-            self._await("replayed")
+            finish(machine, self._replay_phase())
         self._replaying = False
         return machine
-
-    def _await(self, kind: str) -> Message:
-        """The guest's next message of ``kind``, after all that it says beside."""
-        assert self._machine is not None
-        while (message := self._machine.receive(self._deadline))["type"] != kind:
-            self._budget.take(message)
-            if message["type"] == "stop":
-                self._stopped(Stop.of(message, self._screen.clean))
-            if message["type"] == "exit":
-                raise MachineError("pytest in the guest ended")
-            if not (self._replaying and message["type"] == "screen") and not self._relay.take(message):
-                raise ProtocolError(f"the guest sent a {message['type']!r} message at the end of the run")
-        return message
-
-    def _stopped(self, stop: Stop) -> None:
-        self.close()
-        returncode = stop.returncode if stop.kind == "exit" else int(pytest.ExitCode.INTERRUPTED)
-        pytest.exit(stop.reason or "interrupted", returncode=returncode)
 
     def _output(self, name: str, data: bytes) -> None:
         # What hooks print for a report was shown when the report came.
@@ -149,19 +149,24 @@ class Closing:
                 size += more
         yield {"type": "replay", "reports": batch, "warnings": caught}
 
-    def _give_up(self, phase: str, error: SmolError) -> None:
+    def _fail(self, hook: str, error: SmolError) -> None:
+        """End the machine, and say in one line why ``hook`` shows nothing of the guest's."""
         self.close()
-        text = self._screen.clean(f"smol: {phase} of the project's own plugins failed: {error.message}")
+        text = self._screen.clean(f"smol: {hook} of the project's own plugins failed: {error.message}")
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_line(text.splitlines()[0], yellow=True)
 
     def close(self) -> None:
-        """Kill the machine; nothing is asked of it any more. Idempotent."""
+        """Kill the machine; no more hooks run in it. Idempotent."""
         self._over = True
         if self._machine is not None:
-            self._pool.retire(self._machine)
+            self._context.pool.retire(self._machine)
             self._machine = None
+
+
+def _refuse_exit(message: Message) -> None:
+    raise MachineError("pytest in the guest ended")
 
 
 def _size(data: Any) -> int:

@@ -1,4 +1,4 @@
-"""The end of a run on the host: what the guest's own plugins add, and what the machines cost."""
+"""Hooks of the end of a run on the host: what the guest's own plugins add, and what the machines cost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from _pytest._code.code import ReprFileLocation
 
+from pytest_smol.pytest_private import name_interrupted_place
 from pytest_smol.session.run import SmolSession
 
 __all__ = ["SummaryPlugin"]
@@ -27,7 +27,7 @@ class SummaryPlugin:
         self._marks_places = mixed and config.get_verbosity() >= _VERY_VERBOSE
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if self._smol.closing is not None:
+        if self._smol.run_end is not None:
             self._reports.append(report)
 
     @pytest.hookimpl(wrapper=True)
@@ -43,31 +43,29 @@ class SummaryPlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Let the reporter name the place in the guest: the one on the host says nothing."""
+        """Let the reporter name the place in the guest: that on the host is in this plugin."""
         place = getattr(excinfo.value, "smol_place", None)
-        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        shown = getattr(reporter, "_keyboardinterrupt_memo", None)
-        if place is not None and shown is not None:
-            path, lineno = place
-            shown.reprcrash = ReprFileLocation(path, lineno, shown.reprcrash.message)
+        if place is not None:
+            name_interrupted_place(self._config, *place)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._session = session
-        status = self._close("pytest_sessionfinish")
+        status = self._run_in_guest("pytest_sessionfinish")
         if status is not None:
             session.exitstatus = status
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        self._close("pytest_terminal_summary")
+        self._run_in_guest("pytest_terminal_summary")
         cost = self._smol.factory.usage.describe()
         if cost and self._config.get_verbosity() >= _VERBOSE:
             terminalreporter.write_line(cost)
 
     def pytest_unconfigure(self) -> None:
-        self._close("pytest_unconfigure")
+        self._run_in_guest("pytest_unconfigure")
 
-    def _close(self, phase: str) -> int | None:
-        closing = self._smol.closing
-        if closing is None or self._session is None:
+    def _run_in_guest(self, hook: str) -> int | None:
+        """Run the guest's part of ``hook``; gives the exit status that it leaves, None for as it was."""
+        run_end = self._smol.run_end
+        if run_end is None or self._session is None:
             return None
-        return closing.run(phase, self._session, self._reports)
+        return run_end.run(hook, self._session, self._reports)

@@ -8,16 +8,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pytest_smol.engines.qemu.qmp import QmpClient
 from pytest_smol.host.process import ChildProcess
 from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory, fresh_identity
 from pytest_smol.protocol.wire import TO_GUEST
-from pytest_smol.reports.builder import ReportBuilder
-from pytest_smol.session.guest_session import GuestSession, Project
+from pytest_smol.session.guest_session import GuestSession
 from pytest_smol.session.placement import MachineSpec
+from pytest_smol.session.request import SessionRequest
 from pytest_smol.settings import Settings
 from pytest_smol.snapshots.snapshot import Snapshot
 from tests.bench.figures import Figure
@@ -37,20 +37,12 @@ PASSES, FAILS = 0, 1
 _LIMIT = 120.0
 
 
-class _NoReports:
-    """As much of a report builder as collecting needs."""
-
-    @staticmethod
-    def clean(text: str) -> str:
-        return text
-
-
 @contextmanager
 def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFactory, Snapshot]]:
     """A factory, and the session snapshot of a project in ``directory`` with the module ``tests``."""
     (directory / "test_module.py").write_text(tests, "utf-8")
     (directory / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n", "utf-8")
-    project = Project(
+    request = SessionRequest(
         args=("test_module.py",),
         argv=("pytest",),
         rootdir=directory,
@@ -59,7 +51,7 @@ def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFacto
         env=Settings().guest_environment(),
     )
     with MachineFactory(Settings(), lambda text: print(f"  {text}", flush=True)) as factory:
-        guest = GuestSession(factory, project, MachineSpec(512, "host"), cast(ReportBuilder, _NoReports()))
+        guest = GuestSession(factory, request, MachineSpec(512, "host"), str)
         guest.start(_LIMIT)
         yield factory, guest.snapshot
 

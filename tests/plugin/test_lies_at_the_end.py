@@ -62,6 +62,25 @@ def test_a_guest_that_keeps_to_the_protocol(project: Lab) -> None:
     assert "said^[[2J^M at the end" in outcome.out
 
 
+OPEN: Message = {"type": "terminal", "open": True}
+CLOSE: Message = {"type": "terminal", "open": False}
+
+
+@pytest.mark.parametrize("talk", [[OPEN, CLOSE], [{"type": "input"}], [OPEN, {"type": "input"}, CLOSE]])
+@pytest.mark.parametrize("place", ["sessionfinish", "terminal_summary", "unconfigure"])
+def test_a_guest_that_asks_for_the_terminal(project: Lab, talk: list[Message], place: str) -> None:
+    """As a debugger does: ``breakpoint()`` in a hook of the end."""
+    before = {"sessionfinish": [], "terminal_summary": [CLOSED], "unconfigure": [CLOSED, CLOSED]}[place]
+    after = {"sessionfinish": [CLOSED, CLOSED], "terminal_summary": [CLOSED], "unconfigure": []}[place]
+    says = [*BEGUN, *before, *talk, CLOSED, *after]
+    outcome = project.smol(*ARGS, forks=[Script(says, gone=False)])
+    assert outcome.status == 0, outcome
+    assert not [line for line in outcome.out if "own plugins failed" in line]
+    [fork] = project.record.forks
+    answers = [sent["type"] for sent in fork.sent if sent["type"] in ("terminal", "line")]
+    assert answers == ["line" if asked["type"] == "input" else "terminal" for asked in talk if asked != CLOSE]
+
+
 @pytest.mark.parametrize("status", [-1, 256, 1 << 40])
 def test_an_exit_status_that_no_process_has(project: Lab, status: int) -> None:
     says = [*BEGUN, {**CLOSED, "exitstatus": status}, CLOSED]

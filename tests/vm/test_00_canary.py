@@ -13,8 +13,9 @@ from pytest_smol.errors import HostError, SmolError
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.builder import ReportBuilder
-from pytest_smol.session.guest_session import GuestSession, Project
+from pytest_smol.session.guest_session import GuestSession
 from pytest_smol.session.placement import spec_of
+from pytest_smol.session.request import SessionRequest
 from pytest_smol.settings import Settings
 
 pytestmark = pytest.mark.vm
@@ -57,9 +58,9 @@ def test_a_fork_reads_a_file_that_is_younger_than_its_snapshot(
 ) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_fresh.py").write_text(TEST)
-    project = Project((), ("pytest",), tmp_path, tmp_path, tuple(sys.path), {})
+    request = SessionRequest((), ("pytest",), tmp_path, tmp_path, tuple(sys.path), {})
     settings = Settings(everything=True)
-    guest = GuestSession(factory, project, spec_of(settings), ReportBuilder(pytestconfig))
+    guest = GuestSession(factory, request, spec_of(settings), ReportBuilder(pytestconfig).clean)
     try:
         guest.start(settings.timeout)
         for word in ("first", "second"):

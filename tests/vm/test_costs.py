@@ -15,8 +15,9 @@ from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.builder import ReportBuilder
-from pytest_smol.session.guest_session import GuestSession, Project
+from pytest_smol.session.guest_session import GuestSession
 from pytest_smol.session.placement import spec_of
+from pytest_smol.session.request import SessionRequest
 from pytest_smol.settings import Settings
 from pytest_smol.snapshots.snapshot import Snapshot
 
@@ -67,8 +68,8 @@ def forks(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     (root / "test_two.py").write_text(TESTS)
     settings = Settings(everything=True)
     with MachineFactory(settings, print) as factory:
-        project = Project((), ("pytest",), root, root, tuple(sys.path), {})
-        guest = GuestSession(factory, project, spec_of(settings), ReportBuilder(pytestconfig))
+        request = SessionRequest((), ("pytest",), root, root, tuple(sys.path), {})
+        guest = GuestSession(factory, request, spec_of(settings), ReportBuilder(pytestconfig).clean)
         guest.start(settings.timeout)
         pool = Pool(factory, ahead=0)
         yield Forks(factory, pool, guest.snapshot)

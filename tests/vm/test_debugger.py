@@ -149,6 +149,33 @@ def test_a_debugger_is_as_at_home(project: Project, scenario: Scenario) -> None:
     assert project.left_behind() == []
 
 
+#: Hooks that the run ends with, each with a place to stop in.
+ENDS = """
+import sys
+
+def pytest_sessionfinish(session):
+    where = "finish of " + str(session.testscollected)
+    breakpoint()
+
+def pytest_terminal_summary(terminalreporter):
+    where = "summary"
+    breakpoint()
+    terminalreporter.write_line("written by the summary")
+"""
+
+
+@pytest.mark.parametrize("typed", ["c\r", "\x04"])
+def test_hooks_of_the_end_have_debuggers_too(project: Project, typed: str) -> None:
+    project.write("conftest.py", ENDS)
+    project.write("test_it.py", "def test_it(): pass\n")
+    scenario = Scenario([], ["p where\r", "c\r", "p where\r", typed])
+    plain = played(project, scenario)
+    smol = played(project, scenario, "--smol")
+    differs = "\n".join(difflib.unified_diff(plain, smol, "plain", "smol", lineterm="", n=1))
+    assert not differs, differs
+    assert project.left_behind() == []
+
+
 def test_marked_tests_have_debuggers_too(project: Project) -> None:
     project.write("test_it.py", "import pytest\npytestmark = pytest.mark.smol" + MODULE)
     with dialogue(project, "-k", "breaks") as talk:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,15 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _pytest.outcomes import Exit
 
 from pytest_smol.errors import NotEnoughMemory, SmolError
+from pytest_smol.pytest_private import Exit
 from pytest_smol.reports.text import clean
 
 if TYPE_CHECKING:
     from pytest_smol.host.run_directory import RunDirectory
-    from pytest_smol.session.guest_session import Project, SessionEnded
-    from pytest_smol.session.xdist.shared_sessions import Part
+    from pytest_smol.session.collected import SessionEnded
+    from pytest_smol.session.request import SessionRequest
+    from pytest_smol.session.xdist.shared_sessions import ProcessContext
     from pytest_smol.settings import Settings
 
 __all__ = ["Controller", "SingleProcess", "Worker", "role_of"]
@@ -37,9 +37,6 @@ _KEY = "smol"
 
 #: What a worker has in ``workeroutput`` of paths that its machines asked for and did not get.
 _HIDDEN = "smol_hidden"
-
-#: The fields of a :class:`~pytest_smol.session.guest_session.Project` that a worker takes of its controller.
-_TOLD = ("args", "argv", "cwd", "sys_path", "env", "files", "screen", "uncaptured", "plugins")
 
 #: What a worker knows of the terminal: readline, which pytest imports, sets it for processes that it starts.
 _SIZE = ("COLUMNS", "LINES")
@@ -73,11 +70,11 @@ class SingleProcess:
         #: Host paths that machines asked for and did not get.
         self.hidden: set[str] = set()
 
-    def part(self) -> Part:
+    def process_context(self) -> ProcessContext:
         """What this process shares with others. Raises :class:`SmolError`."""
-        from pytest_smol.session.xdist.shared_sessions import Part
+        from pytest_smol.session.xdist.shared_sessions import ProcessContext
 
-        return Part(hidden=self.hidden)
+        return ProcessContext(hidden=self.hidden)
 
     def prepare(self, settings: Settings) -> str:
         """Make ready for machines for every test; what the user is to know of it. Raises SmolError."""
@@ -87,12 +84,12 @@ class SingleProcess:
         """Whether what ``ended`` a guest is shown as a collection that ended."""
         return bool(ended.lines or ended.stop)
 
-    def give_up(self, error: pytest.UsageError | Exit) -> None:
-        """End the run with ``error``."""
+    def end_run(self, error: pytest.UsageError | Exit) -> None:
+        """End the run with ``error``, which is raised."""
         raise error
 
-    def exits(self, stop: Exit) -> None:
-        """Take note that a test stops the run with ``stop``, which is raised next."""
+    def note_exit(self, stop: Exit) -> None:
+        """Note that a test stops the run with ``stop``, which is raised next."""
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         if not self.hidden:
@@ -111,17 +108,13 @@ class Controller(SingleProcess):
     def __init__(
         self, config: pytest.Config, sys_path: Sequence[str], snapshot_dir: Path | None = None
     ) -> None:
+        from pytest_smol.session.request import invocation, simple
+
         super().__init__()
         self._config = config
         self._snapshot_dir = snapshot_dir
-        params = config.invocation_params
         #: What a worker's own process does not know of the run that the user started.
-        self._told: dict[str, Any] = {
-            "args": tuple(str(arg) for arg in params.args),
-            "argv": tuple(sys.argv),
-            "cwd": str(params.dir),
-            "sys_path": tuple(sys_path),
-        }
+        self._request_fields = simple(invocation(config, sys_path))
         self._directory: RunDirectory | None = None
         self._memory: int | None = None
 
@@ -133,17 +126,17 @@ class Controller(SingleProcess):
             self._directory = RunDirectory(self._snapshot_dir)
         return self._directory.path
 
-    def part(self) -> Part:
-        from pytest_smol.session.xdist.shared_sessions import Part, SharedSessions
+    def process_context(self) -> ProcessContext:
+        from pytest_smol.session.xdist.shared_sessions import ProcessContext, SharedSessions
 
-        return Part(self._agree, self._root(), SharedSessions(self._root()), hidden=self.hidden)
+        sessions = SharedSessions(self._root())
+        return ProcessContext(self._adapt_request, self._root(), sessions, hidden=self.hidden)
 
-    def _agree(self, project: Project) -> Project:
-        """Take note of what the guest is told: workers say the same, so they have the same snapshot."""
-        project = replace(project, dist=_manner(self._config.option.dist == "loadgroup"))
-        self._told = {name: getattr(project, name) for name in _TOLD}
-        self._told["cwd"] = str(project.cwd)
-        return project
+    def _adapt_request(self, request: SessionRequest) -> SessionRequest:
+        """Keep what workers have to tell their guests as well, so that all have the same snapshot."""
+        request = replace(request, dist=_dist_told(self._config.option.dist == "loadgroup"))
+        self._request_fields = request.common()
+        return request
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
         return _stopped_by_failures(ended)  # then it is for the workers to report
@@ -181,7 +174,7 @@ class Controller(SingleProcess):
             told["share"] = str(self._root())
             told["memory"] = self._available() // max(1, node.workerinput["workercount"])
         if local:
-            told["project"] = self._told
+            told["request"] = self._request_fields
         node.workerinput[_KEY] = told
 
     @pytest.hookimpl(optionalhook=True)
@@ -211,33 +204,32 @@ class Worker(SingleProcess):
         self._input: dict[str, Any] = plain.workerinput
         self._output: dict[str, Any] = plain.workeroutput
         self._told: dict[str, Any] = self._input.get(_KEY, {})
-        self._dist = _manner(bool(getattr(config.option, "loadgroup", False)))
+        self._dist = _dist_told(bool(getattr(config.option, "loadgroup", False)))
 
-    def part(self) -> Part:
-        from pytest_smol.session.xdist.shared_sessions import Part, SharedSessions
+    def process_context(self) -> ProcessContext:
+        from pytest_smol.session.xdist.shared_sessions import ProcessContext, SharedSessions
 
         given = {key: value for key, value in self._input.items() if key != _KEY}
         env = {name: os.environ[name] for name in _SIZE if name in os.environ}
-        part = Part(self._agree, workerinput=given, env=env, hidden=self.hidden)
-        part = replace(part, colour=bool(self._told.get("colour")))
+        context = ProcessContext(self._adapt_request, workerinput=given, env=env, hidden=self.hidden)
+        context = replace(context, colour=bool(self._told.get("colour")))
         root = Path(self._told.get("share", "/nonexistent"))
         if not root.is_dir():  # this is another machine than the controller's
-            return part
-        return replace(part, directory=root, share=SharedSessions(root), memory=self._told.get("memory"))
+            return context
+        sessions = SharedSessions(root)
+        return replace(context, directory=root, sessions=sessions, memory=self._told.get("memory"))
 
-    def _agree(self, project: Project) -> Project:
-        """``project`` as the controller has it, where this worker runs in the controller's place."""
-        told = dict(self._told.get("project", {}))
-        if "cwd" in told:
-            told["cwd"] = Path(told["cwd"])
-        # These are the worker's own, and come after the snapshot that all workers share.
-        env = {key: value for key, value in project.env.items() if not key.startswith("PYTEST_XDIST_")}
-        return replace(project, **{"env": env, "dist": self._dist, **told})
+    def _adapt_request(self, request: SessionRequest) -> SessionRequest:
+        """``request`` as the controller has it, where this worker runs on the controller's host."""
+        # The variables of this worker alone come after the snapshot that all workers share.
+        env = {key: value for key, value in request.env.items() if not key.startswith("PYTEST_XDIST_")}
+        request = replace(request, env=env, dist=self._dist)
+        return request.with_common(self._told.get("request", {}))
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
         return _stopped_by_failures(ended)
 
-    def give_up(self, error: pytest.UsageError | Exit) -> None:
+    def end_run(self, error: pytest.UsageError | Exit) -> None:
         """Let the controller end the run with ``error``: raised here, it would only replace this worker."""
         if isinstance(error, pytest.UsageError):
             self._say([str(line) for line in error.args], None)
@@ -245,7 +237,7 @@ class Worker(SingleProcess):
             self._say([str(error.msg)], error.returncode)
         self.over = True
 
-    def exits(self, stop: Exit) -> None:
+    def note_exit(self, stop: Exit) -> None:
         # One without a return code is a Ctrl-C to the controller; of a return code it learns here only.
         if stop.returncode is not None:
             self._say([str(stop.msg)], stop.returncode)
@@ -263,8 +255,8 @@ def _sendable(lines: Sequence[str]) -> list[str]:
     return [line.encode("utf-8", "backslashreplace").decode() for line in lines]
 
 
-def _manner(by_groups: bool) -> str:
-    """What a guest is told of ``--dist``: workers do not know more of it."""
+def _dist_told(by_groups: bool) -> str:
+    """The ``dist`` that guests are told: workers know no more of the controller's ``--dist``."""
     return "loadgroup" if by_groups else "load"
 
 

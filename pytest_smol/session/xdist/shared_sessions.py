@@ -32,7 +32,7 @@ from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.snapshots.sparse import write_error
 from pytest_smol.virtiofs.view import View
 
-__all__ = ["Part", "SharedSession", "SharedSessions"]
+__all__ = ["ProcessContext", "SharedSession", "SharedSessions"]
 
 #: What is being made is called so, before its key.
 _UNFINISHED = ".new-"
@@ -55,26 +55,27 @@ class SharedSession:
     ended: tuple[int, str] | None = None
 
 
-def _as_it_is(project: Any) -> Any:
-    return project
+def _unchanged(request: Any) -> Any:
+    return request
 
 
 @dataclass(frozen=True)
-class Part:
+class ProcessContext:
     """What a process of a distributed run shares with the others; nothing in a run of one process.
 
-    What its guests are told goes through ``agree``, so that all are told the same.
-    Its own directory is made in ``directory``, its guest sessions are in
-    ``share``, and its machines may use ``memory`` bytes. ``workerinput`` is what
-    pytest-xdist's controller told a worker, ``env`` are variables that only a
-    worker has, and ``colour`` tells whether the controller shows colours; that
-    and ``workerinput`` are None elsewhere. To ``hidden`` are added the host paths
-    that its machines asked for and did not get.
+    The :class:`SessionRequest` of its guests goes through ``adapt_request``, so
+    that those of all processes are told the same. Its own directory is made in
+    ``directory``, its guest sessions are in ``sessions``, and its machines may use
+    ``memory`` bytes. ``workerinput`` is what pytest-xdist's controller told a
+    worker, ``env`` are variables that only a worker has, and ``colour`` tells
+    whether the controller shows colours; that and ``workerinput`` are None
+    elsewhere. To ``hidden`` are added the host paths that its machines asked for
+    and did not get.
     """
 
-    agree: Callable[[Any], Any] = _as_it_is
+    adapt_request: Callable[[Any], Any] = _unchanged
     directory: Path | None = None
-    share: SharedSessions | None = None
+    sessions: SharedSessions | None = None
     memory: int | None = None
     workerinput: Message | None = None
     env: Mapping[str, str] = field(default_factory=dict)

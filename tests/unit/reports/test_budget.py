@@ -41,8 +41,3 @@ def test_an_allowance_is_for_one_thing_at_a_time() -> None:
     with pytest.raises(ProtocolError, match="the test reported more than 1 MiB") as caught:
         budget.take(message)
     assert caught.value.remedy
-
-
-def test_what_is_not_kept_is_not_counted() -> None:
-    budget = MessageBudget("the test", 1000)
-    budget.take({"type": "screen", "text": "x" * 5000, "fresh_line": False})

@@ -11,13 +11,15 @@ from typing import Any, cast
 import pytest
 
 from pytest_smol.errors import BootFailed, MachineDied, MachineTimeout, ProtocolError, SmolError
+from pytest_smol.machine.dispatcher import GuestStop
 from pytest_smol.machine.exit_evidence import Tail
 from pytest_smol.pool.pool import Pool
 from pytest_smol.protocol.wire import Message
 from pytest_smol.reports.builder import ReportBuilder
-from pytest_smol.session import group_run
-from pytest_smol.session.group_run import GroupRun, Stop
-from pytest_smol.session.placement import Step
+from pytest_smol.session import test_progress
+from pytest_smol.session.group_run import GroupContext, GroupRun
+from pytest_smol.session.plan import Step
+from pytest_smol.session.run_messages import RunMessages
 from pytest_smol.snapshots.snapshot import Snapshot
 from tests.unit.report_samples import exception, passed
 from tests.unit.snapshot_samples import Builder
@@ -104,7 +106,8 @@ class Group:
         self.factory = FakePool(*scripts)
         pool = cast(Pool, self.factory)
         reports = ReportBuilder(self.items[0].config)
-        return GroupRun(pool, self._snapshot, self.steps, reports, worker=self.worker)
+        context = GroupContext(pool, reports, RunMessages(reports), worker=self.worker)
+        return GroupRun(context, self._snapshot, self.steps)
 
     def run(self, *scripts: Script | SmolError, timeout: float = 60) -> list[pytest.TestReport]:
         """The reports of the first test."""
@@ -300,7 +303,7 @@ def test_a_report_that_is_none_fails_the_test(group: Group) -> None:
 
 
 def test_a_test_cannot_report_without_end(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_run, "MAX_REPORTS", 4)
+    monkeypatch.setattr(test_progress, "MAX_REPORTS", 4)
     reports = group.run([report("setup"), *[report("call")] * 9])
     assert shown(reports) == [("setup", "passed"), *[("call", "passed")] * 3, ("teardown", "failed")]
 
@@ -417,7 +420,7 @@ def test_a_stop_ends_the_group(group: Group, kind: str) -> None:
     stop = {"type": "stop", "kind": kind, "reason": "\x1benough", "returncode": 3, "place": None}
     run = group.begin([report("setup"), stop, DONE])
     assert shown(list(run.run(group.items[0], 60))) == [("setup", "passed")]
-    assert run.stop == Stop(kind, "^[enough", 3)
+    assert run.stop == GuestStop(kind, "^[enough", 3)
     assert group.factory.running == []
 
 

@@ -17,17 +17,18 @@ from _pytest.outcomes import Exit
 
 from pytest_smol.errors import NotEnoughMemory
 from pytest_smol.host import resources
+from pytest_smol.machine.dispatcher import GuestStop
 from pytest_smol.reports import warning_classes
 from pytest_smol.reports.nodes import NodeTable
-from pytest_smol.session.group_run import Stop
-from pytest_smol.session.guest_session import Collected, Project, SessionEnded
+from pytest_smol.session.collected import Collected, SessionEnded
+from pytest_smol.session.request import SessionRequest
 from pytest_smol.session.xdist.roles import Controller, SingleProcess, Worker, role_of
 from pytest_smol.settings import Settings
 
 #: What pytest-xdist itself has in ``workerinput``.
 GIVEN = {"workerid": "gw0", "workercount": 2, "testrunuid": "abc", "mainargv": ["pytest", "-n2"]}
 
-PROJECT = Project(("-n2",), ("pytest",), Path("/root"), Path("/cwd"), ("/lib",), {"PATH": "/bin"})
+REQUEST = SessionRequest(("-n2",), ("pytest",), Path("/root"), Path("/cwd"), ("/lib",), {"PATH": "/bin"})
 
 
 def config_of(**options: Any) -> Any:
@@ -69,7 +70,7 @@ def worker_of(workerinput: dict[str, Any], **options: Any) -> tuple[Worker, dict
 
 
 def test_what_workers_share_is_where_snapshots_are_to_be(controller: Controller, tmp_path: Path) -> None:
-    directory = controller.part().directory
+    directory = controller.process_context().directory
     assert directory is not None
     assert directory.parent == tmp_path
 
@@ -101,7 +102,7 @@ def test_a_worker_is_told_the_invocation_and_what_it_may_use(controller: Control
     node = node_of()
     controller.pytest_configure_node(node)
     told = node.workerinput["smol"]
-    assert told["project"] == {
+    assert told["request"] == {
         "args": ("-n2", "a b"),
         "argv": tuple(sys.argv),
         "cwd": "/cwd",
@@ -114,49 +115,49 @@ def test_a_worker_is_told_the_invocation_and_what_it_may_use(controller: Control
 def test_a_worker_elsewhere_has_its_own_invocation(controller: Controller) -> None:
     for node in (node_of(popen=False), node_of(chdir="/elsewhere")):
         controller.pytest_configure_node(node)
-        assert "project" not in node.workerinput["smol"]
+        assert "request" not in node.workerinput["smol"]
 
 
 def test_workers_say_to_guests_what_the_controller_said(controller: Controller) -> None:
-    said = controller.part().agree(PROJECT)
+    said = controller.process_context().adapt_request(REQUEST)
     node = node_of()
     controller.pytest_configure_node(node)
     worker, _ = worker_of(node.workerinput)
-    part = worker.part()
+    context = worker.process_context()
     # A worker's own process has other arguments, another path and some more variables.
-    own = Project(("x",), ("-c",), PROJECT.rootdir, Path("/"), (), {"PYTEST_XDIST_WORKER": "gw0"})
-    assert part.agree(own) == said == replace(PROJECT, dist="load")
-    assert part.share is not None
-    assert (part.memory, part.colour, part.workerinput) == (500 << 20, True, GIVEN)
-    assert part.directory == Path(node.workerinput["smol"]["share"])
+    own = SessionRequest(("x",), ("-c",), REQUEST.rootdir, Path("/"), (), {"PYTEST_XDIST_WORKER": "gw0"})
+    assert context.adapt_request(own) == said == replace(REQUEST, dist="load")
+    assert context.sessions is not None
+    assert (context.memory, context.colour, context.workerinput) == (500 << 20, True, GIVEN)
+    assert context.directory == Path(node.workerinput["smol"]["share"])
 
 
 def test_variables_of_one_worker_are_not_for_the_guests_of_all(controller: Controller) -> None:
     node = node_of()
     controller.pytest_configure_node(node)
-    project = Project((), (), Path("/"), Path("/"), (), {"PYTEST_XDIST_WORKER": "gw0", "PATH": "/bin"})
-    assert worker_of(node.workerinput)[0].part().agree(project).env == {"PATH": "/bin"}
+    request = SessionRequest((), (), Path("/"), Path("/"), (), {"PYTEST_XDIST_WORKER": "gw0", "PATH": "/bin"})
+    assert worker_of(node.workerinput)[0].process_context().adapt_request(request).env == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize("dist", ["loadgroup", "load"])
 def test_distribution_by_groups_is_known(dist: str) -> None:
     made = role(config_of(dist=dist))
-    assert made.part().agree(PROJECT).dist == dist
+    assert made.process_context().adapt_request(REQUEST).dist == dist
     cast(Controller, made).pytest_unconfigure()
     worker, _ = worker_of(dict(GIVEN), loadgroup=dist == "loadgroup")
-    assert worker.part().agree(PROJECT).dist == dist
+    assert worker.process_context().adapt_request(REQUEST).dist == dist
 
 
 def test_a_worker_on_another_machine_shares_nothing() -> None:
     worker, _ = worker_of({**GIVEN, "smol": {"colour": False, "share": "/not/here", "memory": 1}})
-    part = worker.part()
-    assert (part.share, part.directory, part.memory) == (None, None, None)
-    assert (part.workerinput, part.colour) == (GIVEN, False)
+    context = worker.process_context()
+    assert (context.sessions, context.directory, context.memory) == (None, None, None)
+    assert (context.workerinput, context.colour) == (GIVEN, False)
 
 
 def test_what_others_told_the_worker_is_kept() -> None:
     worker, _ = worker_of({**GIVEN, "database": "db0", "smol": {}})
-    assert worker.part().workerinput == {**GIVEN, "database": "db0"}
+    assert worker.process_context().workerinput == {**GIVEN, "database": "db0"}
 
 
 # --- memory
@@ -194,10 +195,10 @@ def test_workers_of_other_machines_need_no_memory_here(monkeypatch: pytest.Monke
 
 
 def test_what_was_hidden_from_a_workers_tests_is_told_by_the_controller(controller: Controller) -> None:
-    controller.part().hidden.add("/p/.env")
+    controller.process_context().hidden.add("/p/.env")
     for path in ("/p/.netrc", "/p/\udc80.pem"):
         worker, output = worker_of(dict(GIVEN))
-        worker.part().hidden.add(path)
+        worker.process_context().hidden.add(path)
         worker.pytest_sessionfinish()
         assert json.dumps(output).isascii()
         ended_by(controller, output)
@@ -215,7 +216,7 @@ def ended_by(controller: Controller, workeroutput: dict[str, Any]) -> None:
 
 def test_a_usage_error_of_a_worker_is_the_controllers(controller: Controller) -> None:
     worker, output = worker_of(dict(GIVEN))
-    worker.give_up(pytest.UsageError("first", "second \udc80"))
+    worker.end_run(pytest.UsageError("first", "second \udc80"))
     assert worker.over
     assert json.dumps(output).isascii()
     assert output["smol"]["lines"] == ["first", "second \\udc80"]  # execnet can send that
@@ -226,7 +227,7 @@ def test_a_usage_error_of_a_worker_is_the_controllers(controller: Controller) ->
 
 def test_an_exit_of_a_worker_is_the_controllers(controller: Controller) -> None:
     worker, output = worker_of(dict(GIVEN))
-    worker.exits(Exit("enough", 3))
+    worker.note_exit(Exit("enough", 3))
     assert not worker.over
     with pytest.raises(Exit, match="enough") as caught:
         ended_by(controller, output)
@@ -235,7 +236,7 @@ def test_an_exit_of_a_worker_is_the_controllers(controller: Controller) -> None:
 
 def test_an_exit_without_a_code_is_left_to_pytest_xdist(controller: Controller) -> None:
     worker, output = worker_of(dict(GIVEN))
-    worker.exits(Exit("enough"))
+    worker.note_exit(Exit("enough"))
     ended_by(controller, output)
     controller.pytest_testnodedown(SimpleNamespace())  # it crashed
 
@@ -243,15 +244,15 @@ def test_an_exit_without_a_code_is_left_to_pytest_xdist(controller: Controller) 
 @pytest.mark.parametrize(
     ("stop", "lines", "alone", "distributed"),
     [
-        (Stop("fail", "x", None), [], True, True),
-        (Stop("stop", "x", None), [], True, True),
-        (Stop("exit", "x", 3), [], True, False),
+        (GuestStop("fail", "x", None), [], True, True),
+        (GuestStop("stop", "x", None), [], True, True),
+        (GuestStop("exit", "x", 3), [], True, False),
         (None, ["usage"], True, False),
         (None, [], False, False),
     ],
 )
 def test_workers_report_a_collection_that_failures_ended(
-    controller: Controller, stop: Stop | None, lines: list[str], alone: bool, distributed: bool
+    controller: Controller, stop: GuestStop | None, lines: list[str], alone: bool, distributed: bool
 ) -> None:
     collected = Collected(NodeTable(str), stop=stop, usage=lines)
     ended = SessionEnded(2, collected, "")
@@ -262,7 +263,7 @@ def test_workers_report_a_collection_that_failures_ended(
 
 def test_alone_errors_are_raised() -> None:
     with pytest.raises(pytest.UsageError, match="no"):
-        SingleProcess().give_up(pytest.UsageError("no"))
+        SingleProcess().end_run(pytest.UsageError("no"))
 
 
 # --- warning classes of guests, which pytest-xdist looks for by module and name
@@ -292,6 +293,6 @@ def test_what_a_part_may_not_use_is_refused() -> None:
 
 
 def test_what_workers_share_is_in_a_directory_of_the_users_own(controller: Controller) -> None:
-    directory = controller.part().directory
+    directory = controller.process_context().directory
     assert directory is not None
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700

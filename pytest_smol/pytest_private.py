@@ -1,0 +1,88 @@
+"""All that the host's side uses of pytest's private parts: names of ``_pytest`` and private attributes.
+
+No other module of the host's side imports from ``_pytest``. The guest has its own
+uses, in ``guest/``: it runs inside pytest's session and needs other parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pytest
+from _pytest._code.code import ReprFileLocation, TerminalRepr
+from _pytest._io import TerminalWriter
+from _pytest.junitxml import xml_key
+from _pytest.main import wrap_session
+from _pytest.outcomes import Exit
+from _pytest.reports import CollectErrorRepr
+
+__all__ = [
+    "SHOWN_IN_DEBUGGER",
+    "CollectErrorRepr",
+    "Exit",
+    "TerminalRepr",
+    "TerminalWriter",
+    "add_suite_property",
+    "adds_python_path_early",
+    "known_markup",
+    "mark_shown_in_debugger",
+    "name_interrupted_place",
+    "terminal_writer",
+    "unknown_ini_keys",
+    "wrap_session",
+    "write_without_columns",
+]
+
+
+#: The attribute of a report whose failure a debugger has shown.
+SHOWN_IN_DEBUGGER = "_pdbshown"
+
+
+def adds_python_path_early(config: pytest.Config) -> bool:
+    """Whether pytest adds the ini option ``pythonpath`` to ``sys.path`` before plugins load conftest files.
+
+    Older ones have a plugin that does it afterwards.
+    """
+    return hasattr(config, "_configure_python_path")
+
+
+def mark_shown_in_debugger(report: pytest.TestReport) -> None:
+    """Let the terminal reporter leave a failure out of the summary: a debugger has shown it."""
+    vars(report)[SHOWN_IN_DEBUGGER] = True
+
+
+def add_suite_property(config: pytest.Config) -> Callable[[str, str], None] | None:
+    """What adds a property of the test suite to the junit report, None where none is written."""
+    xml: Any = config.stash.get(xml_key, None)
+    add: Callable[[str, str], None] | None = getattr(xml, "add_global_property", None)
+    return add
+
+
+def name_interrupted_place(config: pytest.Config, path: str, lineno: int) -> None:
+    """Let the terminal reporter name ``path`` and ``lineno`` as the place where the run was interrupted."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    shown = getattr(reporter, "_keyboardinterrupt_memo", None)
+    if shown is not None:
+        shown.reprcrash = ReprFileLocation(path, lineno, shown.reprcrash.message)
+
+
+def terminal_writer(config: pytest.Config) -> Any:
+    """The run's terminal writer, None where it has none (``-p no:terminal``)."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    return getattr(reporter, "_tw", None)
+
+
+def write_without_columns(writer: Any, text: str) -> None:
+    """Write ``text`` that takes no columns, such as a change of colour: ``writer`` does not count it."""
+    writer._file.write(text)
+
+
+def known_markup() -> Collection[str]:
+    """The names of colours and other markup that a terminal writer knows; for any other it raises."""
+    return TerminalWriter._esctable
+
+
+def unknown_ini_keys(config: pytest.Config) -> list[str]:
+    """The keys of the ini file that no plugin has declared."""
+    return list(config._get_unknown_ini_keys())
