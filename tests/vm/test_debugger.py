@@ -164,15 +164,30 @@ def pytest_terminal_summary(terminalreporter):
 """
 
 
-@pytest.mark.parametrize("typed", ["c\r", "\x04"])
-def test_hooks_of_the_end_have_debuggers_too(project: Project, typed: str) -> None:
+def test_hooks_of_the_end_have_debuggers_too(project: Project) -> None:
+    """Empty lines aside: whether pytest begins a new line depends on what this process has written before."""
     project.write("conftest.py", ENDS)
     project.write("test_it.py", "def test_it(): pass\n")
-    scenario = Scenario([], ["p where\r", "c\r", "p where\r", typed])
-    plain = played(project, scenario)
-    smol = played(project, scenario, "--smol")
+    scenario = Scenario([], ["p where\r", "c\r", "p where\r", "c\r"])
+    plain = list(filter(None, played(project, scenario)))
+    smol = list(filter(None, played(project, scenario, "--smol")))
+    assert "'summary'" in smol
     differs = "\n".join(difflib.unified_diff(plain, smol, "plain", "smol", lineterm="", n=1))
     assert not differs, differs
+    assert project.left_behind() == []
+
+
+def test_a_debugger_that_is_quit_in_a_hook_of_the_end_is_one_line(project: Project) -> None:
+    project.write("conftest.py", ENDS)
+    project.write("test_it.py", "def test_it(): pass\n")
+    with dialogue(project, "--smol") as talk:
+        for typed in ("c\r", "\x04"):
+            talk.expect(PROMPT)
+            talk.type(typed)
+        assert talk.end() == 0
+        assert not talk.is_raw
+        assert "pytest_terminal_summary of the project's own plugins failed: bdb.BdbQuit" in talk.text
+        assert "1 passed" in uncoloured(talk.text)
     assert project.left_behind() == []
 
 
