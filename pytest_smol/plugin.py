@@ -19,7 +19,7 @@ from pytest_smol.session.xdist import roles
 from pytest_smol.settings import Settings
 
 if TYPE_CHECKING:
-    from pytest_smol.session.collected import SessionEnded
+    from pytest_smol.session.guests.collected import SessionEnded
     from pytest_smol.session.run import SmolSession
     from pytest_smol.trust.boundary import Boundary
 
@@ -164,7 +164,7 @@ class HostPlugin:
         """Start what this run, or these ``items``, need; the run ends where the host cannot."""
         from pytest_smol.host.signals import graceful_end
         from pytest_smol.session.guarded_hooks import GuardedHooks
-        from pytest_smol.session.collected import SessionEnded
+        from pytest_smol.session.guests.collected import SessionEnded
         from pytest_smol.session.summary import SummaryPlugin
 
         self._exits.enter_context(graceful_end())

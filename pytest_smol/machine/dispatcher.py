@@ -1,7 +1,7 @@
 """The one loop that takes messages of a guest: a table for each phase says which it takes, and how.
 
 The phases are the boot of the base (``pool/factory.py``), the new identity of a fork
-(``pool/pool.py``), collection (``session/guest_session.py``), a test and the end of a
+(``pool/pool.py``), collection (``session/guests/guest_session.py``), a test and the end of a
 machine (``session/group_run.py``), and the end of the run (``session/run_end.py``).
 """
 

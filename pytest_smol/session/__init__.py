@@ -1,5 +1,5 @@
 """One run of pytest with machines: which test runs where, guest sessions, group runs, the end of the run.
 
-May be imported: ``run.SmolSession``, ``guest_session`` and ``run_end`` by the plugin.
+May be imported by the plugin: ``run.SmolSession``, ``summary``, ``guarded_hooks`` and ``guests``.
 Imports: pool, artifacts, machine, reports, snapshots, protocol, settings, marker.
 """

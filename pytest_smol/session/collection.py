@@ -11,8 +11,8 @@ from pytest_smol.errors import MachineError, ProtocolError, SmolError
 from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.reports.nodes import GuestCollector, GuestItem
 from pytest_smol.reports.screen import Screen
-from pytest_smol.session.collected import Collected, SessionEnded
-from pytest_smol.session.guests import GuestSessions
+from pytest_smol.session.guests.collected import Collected, SessionEnded
+from pytest_smol.session.guests.guest_sessions import GuestSessions
 from pytest_smol.session.run_messages import RunMessages, stop_session
 
 __all__ = ["GuestCollection"]

@@ -19,10 +19,10 @@ from pytest_smol.reports.nodes import stand_in
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.collection import GuestCollection
 from pytest_smol.session.group_run import GroupContext, GroupRun
-from pytest_smol.session.guests import GuestSessions
+from pytest_smol.session.guests.guest_sessions import GuestSessions
+from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec, Placement, planned_test
 from pytest_smol.session.plan import GuestNumbers, Plan, Step
-from pytest_smol.session.request import SessionRequest
 from pytest_smol.session.run_end import GuestRunEnd
 from pytest_smol.session.run_messages import RunMessages, stop_session
 from pytest_smol.session.xdist.shared_sessions import ProcessContext

@@ -15,9 +15,9 @@ from pytest_smol.host.process import ChildProcess
 from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory, fresh_identity
 from pytest_smol.protocol.wire import TO_GUEST
-from pytest_smol.session.guest_session import GuestSession
+from pytest_smol.session.guests.guest_session import GuestSession
+from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec
-from pytest_smol.session.request import SessionRequest
 from pytest_smol.settings import Settings
 from pytest_smol.snapshots.snapshot import Snapshot
 from tests.bench.figures import Figure

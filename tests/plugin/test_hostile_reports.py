@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_smol.protocol.wire import Message
-from pytest_smol.session import group_run, guest_session, run_end
+from pytest_smol.session import group_run, run_end
+from pytest_smol.session.guests import guest_session
 from tests.plugin.fakes import Script
 from tests.plugin.lab import Lab, letters
 from tests.plugin.test_lies import FINISH, FRESH, START, TWO_TESTS, Says, report

@@ -13,9 +13,9 @@ from pytest_smol.errors import HostError, SmolError
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.builder import ReportBuilder
-from pytest_smol.session.guest_session import GuestSession
+from pytest_smol.session.guests.guest_session import GuestSession
+from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import spec_of
-from pytest_smol.session.request import SessionRequest
 from pytest_smol.settings import Settings
 
 pytestmark = pytest.mark.vm

@@ -25,8 +25,8 @@ from pytest_smol.reports.text import clean
 
 if TYPE_CHECKING:
     from pytest_smol.host.run_directory import RunDirectory
-    from pytest_smol.session.collected import SessionEnded
-    from pytest_smol.session.request import SessionRequest
+    from pytest_smol.session.guests.collected import SessionEnded
+    from pytest_smol.session.guests.request import SessionRequest
     from pytest_smol.session.xdist.shared_sessions import ProcessContext
     from pytest_smol.settings import Settings
 
@@ -108,7 +108,7 @@ class Controller(SingleProcess):
     def __init__(
         self, config: pytest.Config, sys_path: Sequence[str], snapshot_dir: Path | None = None
     ) -> None:
-        from pytest_smol.session.request import invocation, simple
+        from pytest_smol.session.guests.request import invocation, simple
 
         super().__init__()
         self._config = config

@@ -20,8 +20,8 @@ from pytest_smol.host import resources
 from pytest_smol.machine.dispatcher import GuestStop
 from pytest_smol.reports import warning_classes
 from pytest_smol.reports.nodes import NodeTable
-from pytest_smol.session.collected import Collected, SessionEnded
-from pytest_smol.session.request import SessionRequest
+from pytest_smol.session.guests.collected import Collected, SessionEnded
+from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.xdist.roles import Controller, SingleProcess, Worker, role_of
 from pytest_smol.settings import Settings
 

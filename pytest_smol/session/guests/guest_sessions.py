@@ -9,10 +9,10 @@ from pytest_smol.host.resources import require_part
 from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.reports.screen import Screen
-from pytest_smol.session.collected import SessionEnded
-from pytest_smol.session.guest_session import GuestSession
+from pytest_smol.session.guests.collected import SessionEnded
+from pytest_smol.session.guests.guest_session import GuestSession
+from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec, spec_of
-from pytest_smol.session.request import SessionRequest
 from pytest_smol.session.xdist.shared_sessions import ProcessContext
 from pytest_smol.settings import Settings
 

@@ -18,9 +18,9 @@ from pytest_smol.protocol.wire import FROM_GUEST, Decoder, Message, WireError, e
 from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.nodes import NodeTable
 from pytest_smol.reports.screen import Screen
-from pytest_smol.session.collected import Collected, SessionEnded
+from pytest_smol.session.guests.collected import Collected, SessionEnded
+from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec
-from pytest_smol.session.request import SessionRequest
 from pytest_smol.session.xdist.shared_sessions import SharedSession, SharedSessions
 from pytest_smol.snapshots.base_cache import Origin
 from pytest_smol.snapshots.key import key_of
