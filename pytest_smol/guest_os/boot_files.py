@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -25,7 +26,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pytest_smol.errors import DiskFull, HostError, ToolMissing
+from pytest_smol.errors import DiskFull, HostError, KernelUnavailable, ToolMissing
 from pytest_smol.guest_os import cpio
 from pytest_smol.guest_os.kernel import GuestKernel, Module, load_order, open_kernel, read_module
 from pytest_smol.guest_os.kernel_package import find_image, unpack_default
@@ -39,6 +40,9 @@ FORMAT = 1
 PACKAGE = Path(__file__).parents[1]
 INIT = PACKAGE / "guest" / "init"
 RECIPE = PACKAGE / "images" / "kernel.json"
+
+#: Where distributions install modules, and some of them the kernel's image, by release.
+LIB_MODULES = Path("/lib/modules")
 
 #: x86's COMMAND_LINE_SIZE (arch/x86/include/asm/setup.h), the final NUL included.
 COMMAND_LINE_SIZE = 2048
@@ -119,9 +123,25 @@ def _default_image(root: Path, packages: Mapping[str, Any], progress: Callable[[
     image = find_image(tree)
     if image is None:
         shutil.rmtree(tree, ignore_errors=True)
-        unpack_default(tree, packages, progress)
+        try:
+            unpack_default(tree, packages, progress)
+        except KernelUnavailable:
+            running = _running_image()
+            if running is None:
+                raise
+            progress(f"no kernel package can be had: using the running kernel, {running}")
+            return running
         image = find_image(tree)
     return image or tree / "boot" / "vmlinuz"
+
+
+def _running_image() -> Path | None:
+    """The image of the kernel that this host runs, where it is readable: Fedora and Arch have it there."""
+    image = LIB_MODULES / platform.release() / "vmlinuz"
+    try:
+        return open_kernel(image).image
+    except KernelUnavailable:
+        return None
 
 
 def _modules(kernel: GuestKernel, wanted: Sequence[str]) -> list[Module]:

@@ -95,6 +95,14 @@ _readv = _transfer("process_vm_readv")
 _writev = _transfer("process_vm_writev")
 
 
+#: What makes process_vm_readv(2) and process_vm_writev(2) fail on a child: Yama, and filters of containers.
+_ALLOW = (
+    "allow this user to trace its own children (kernel.yama.ptrace_scope below 2); in a container, allow "
+    "process_vm_readv and process_vm_writev, which Docker's default seccomp profile before 2021 refuses: "
+    "update Docker, or run with --cap-add=SYS_PTRACE"
+)
+
+
 class ProcessMemory(Memory):
     """Memory of the process ``pid``, which must be a child of this one and not yet reaped.
 
@@ -153,9 +161,7 @@ class ProcessMemory(Memory):
             raise ProcessLookupError(number, "QEMU is gone")
         raise ProtocolError(
             f"guest memory cannot be reached: {os.strerror(number)}",
-            remedy="allow this user to trace its own children (kernel.yama.ptrace_scope below 2)"
-            if number == errno.EPERM
-            else "",
+            remedy=_ALLOW if number in (errno.EPERM, errno.ENOSYS) else "",
         )
 
 

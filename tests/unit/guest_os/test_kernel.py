@@ -245,3 +245,57 @@ def test_without_apt_the_remedy_is_to_name_a_kernel(tmp_path: Path, monkeypatch:
 
 def test_kernel_module_names() -> None:
     assert kernel.module_name("kernel/drivers/char/virtio-rng.ko.xz") == "virtio_rng"
+
+
+# --- the kernel that the host runs, where there is no package
+
+
+def running_kernel_tree(root: Path) -> Path:
+    """A tree as Fedora and Arch have it: the image among its modules, which are compressed or built in."""
+    modules = root / "lib/modules/6.1.0-test"
+    (modules / "kernel/fs").mkdir(parents=True)
+    (modules / "vmlinuz").write_bytes(bzimage())
+    (modules / "modules.builtin").write_text("kernel/drivers/virtio/virtio.ko\nkernel/fs/fuse/fuse.ko\n")
+    (modules / "kernel/fs/virtiofs.ko.xz").write_bytes(lzma.compress(module("virtiofs", "fuse,virtio")))
+    (modules / "kernel/fs/overlay.ko.gz").write_bytes(gzip.compress(module("overlay")))
+    return modules
+
+
+def no_package(into: Path, packages: object, progress: object) -> None:
+    raise KernelUnavailable("no kernel package is known for the distribution arch", remedy="set smol_kernel")
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A distribution without a known package, and modules that are wanted."""
+    monkeypatch.setattr("platform.release", lambda: "6.1.0-test")
+    monkeypatch.setattr(boot_files, "unpack_default", no_package)
+    monkeypatch.setattr(boot_files, "LIB_MODULES", tmp_path / "lib/modules")
+
+
+@pytest.mark.usefixtures("recipe")
+def test_the_running_kernel_is_used_where_there_is_no_package(tmp_path: Path) -> None:
+    modules = running_kernel_tree(tmp_path)
+    said: list[str] = []
+    (tmp_path / "cache").mkdir()
+    image = boot_files._default_image(tmp_path / "cache", {}, said.append)
+    assert image == modules / "vmlinuz"
+    assert "6.1.0-test" in said[0]
+    found = boot_files._modules(open_kernel(image), ["virtio", "fuse", "virtiofs", "overlay"])
+    assert [(each.name, each.data) for each in found] == [
+        ("virtiofs", module("virtiofs", "fuse,virtio")),
+        ("overlay", module("overlay")),
+    ]
+
+
+@pytest.mark.usefixtures("recipe")
+@pytest.mark.parametrize("content", [None, b"no kernel"])
+def test_without_a_usable_running_kernel_the_error_is_that_of_the_package(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    image = running_kernel_tree(tmp_path) / "vmlinuz"
+    image.unlink() if content is None else image.write_bytes(content)
+    (tmp_path / "cache").mkdir()
+    with pytest.raises(KernelUnavailable, match="distribution arch") as caught:
+        boot_files._default_image(tmp_path / "cache", {}, print)
+    assert "smol_kernel" in caught.value.remedy

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -142,3 +143,12 @@ def test_a_process_that_is_gone_is_told_apart() -> None:
     with pytest.raises(ProcessLookupError):
         ProcessMemory(child.pid).read([(0x10000, 8)])
     child.wait()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+def test_a_refused_call_names_what_may_refuse_it(number: int) -> None:
+    with pytest.raises(ProtocolError, match="cannot be reached") as caught:
+        ProcessMemory(os.getpid())._refuse(number)
+    assert "kernel.yama.ptrace_scope" in caught.value.remedy
+    assert "seccomp" in caught.value.remedy
+    assert "--cap-add=SYS_PTRACE" in caught.value.remedy
