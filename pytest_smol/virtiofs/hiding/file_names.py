@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pytest_smol.virtiofs.hiding.backups import original, source
+from pytest_smol.virtiofs.hiding.data_of_tests import DataOfTests
 from pytest_smol.virtiofs.hiding.globs import Globs
 from pytest_smol.virtiofs.hiding.names import BINARY, SOURCES
 from pytest_smol.virtiofs.hiding.rules import Hiding
-from pytest_smol.virtiofs.hiding.test_data import TestData
 
 __all__ = ["FileNames", "Kind", "Name", "Place", "file_names", "is_at_or_below"]
 
@@ -61,7 +61,7 @@ class FileNames:
         self.redacted = Globs(hiding.redacted)
         self.shown = Globs(hiding.shown)
         self.keys = Globs(hiding.keys)
-        self.test_data = TestData(hiding.public, hiding.installed, hiding.test_modules)
+        self.test_data = DataOfTests(hiding.public, hiding.installed, hiding.test_modules)
         everything = (always, hiding.credentials, hiding.environments, hiding.keys, hiding.suspects)
         self._all = Globs(sum((*everything, hiding.redacted), ()))
         self._names: dict[bytes, Name] = {}

@@ -71,7 +71,7 @@ SUSPECTS = (
     *("*credentials*.json", "*service*account*.json", "client_secret*.json", "*key.json"),
 )
 
-#: Names of directories, in lower case, whose files are test data: see ``test_data.py`` for the rule.
+#: Names of directories, in lower case, whose files are test data: see ``data_of_tests.py`` for the rule.
 PUBLIC = (
     *("test", "tests", "testing", "testdata", "test_data", "test-data"),
     *("fixtures", "__tests__", "__fixtures__"),

@@ -18,7 +18,7 @@ from pytest_smol.host.beneath import Beneath
 from pytest_smol.virtiofs.hiding.git_index import parse_index
 from pytest_smol.virtiofs.hiding.globs import Globs
 
-__all__ = ["TestData"]
+__all__ = ["DataOfTests"]
 
 MAX_INDEX = 64 << 20
 """Bytes of the largest index that is read; that of the Linux kernel has 8 MiB."""
@@ -42,13 +42,11 @@ class Repository(NamedTuple):
         return at < len(self.names) and self.names[at].startswith(name + b"/")
 
 
-class TestData:
+class DataOfTests:
     """Knows test data by directories' names, ``public``, and modules' names, ``modules``.
 
     An index is read once in a run. For one thread at a time.
     """
-
-    __test__ = False  # pytest: no class of tests
 
     def __init__(self, public: Collection[str], installed: Collection[str], modules: Collection[str]) -> None:
         self._public = frozenset(map(os.fsencode, public))
