@@ -1,4 +1,4 @@
-"""How a message that is too large is shortened: what is left of its long texts and lists says so."""
+"""Shortens messages that are too large: long texts and lists are cut, with a line that says so."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from pytest_smol.protocol.wire import MAX_FRAME, Message, WireError, encode
 
-#: Messages whose texts are for people to read, so that they may be shortened.
+#: Types of messages whose texts are only shown to users, so that they may be shortened.
 _READ = ("report", "collect_report", "warning", "suite_property", "stop", "usage_error")
 
-#: The least that texts are cut to, in characters.
+#: The shortest length that texts are cut to, in characters.
 _SHORTEST = 256
 
-#: A list may have one element for so many characters that a text may have.
+#: A list may have one element for this many characters that a text may have.
 _PER_ELEMENT = 16
 
-#: As deep as messages go; what is nested deeper (or in itself) is sent as its repr.
+#: The deepest nesting in a message; what is nested deeper, or contains itself, is sent as its repr.
 _MAX_DEPTH = 50
 
 
 def frame(message: Message, most: int = MAX_FRAME) -> bytes:
-    """The frame of ``message``, shortened to ``most`` bytes if it is for people to read and larger.
+    """The frame of ``message``, shortened to ``most`` bytes if it is larger and its type allows it.
 
-    Raises :class:`WireError` where it cannot be made to fit.
+    Raises :class:`WireError` where it is too large all the same.
     """
     if message["type"] not in _READ:
         return encode(message)
@@ -44,7 +44,10 @@ def _shortened(message: Message, most: int) -> bytes:
 
 
 def cut_text(text: str, most: int) -> str:
-    """The first and the last of ``text``, ``most`` characters in all, with a line between that says so."""
+    """``text``, or if it is longer than ``most`` characters its first and last halves of that.
+
+    A line between them tells how many characters are left out.
+    """
     if len(text) <= most:
         return text
     head, tail = text[: most // 2], text[len(text) - most // 2 :]
@@ -52,9 +55,10 @@ def cut_text(text: str, most: int) -> str:
 
 
 def cut_list(values: list[Any], most: int) -> list[Any]:
-    """The first and the last of ``values``, ``most`` in all, with a text between that says so.
+    """``values``, or if there are more than ``most`` the first and the last half of that many.
 
-    Among frames of a traceback, which are no plain values, nothing can say so.
+    A text between them tells how many are left out, unless elements are containers themselves
+    (frames of a traceback): no text may stand among those.
     """
     if len(values) <= most:
         return values

@@ -10,25 +10,25 @@ from typing import Any, cast
 from pytest_smol.guest.message_fitting import frame
 from pytest_smol.protocol.wire import MAX_FRAME, Message, WireError, take_body
 
-#: Reads one JSON value, and does not look for spaces around it.
+#: Decodes one JSON value; unlike json.loads it does not look for spaces around the value.
 _decode = json.JSONDecoder().raw_decode
 
 
 class Port:
-    """Messages over the file descriptor of a port."""
+    """Sends and receives messages over ``fd``, the file descriptor of a virtio-serial port."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._buffer = bytearray()
-        #: The most bytes that a test's report may have; what is larger is shortened.
+        #: The largest size of a report's frame, in bytes; a larger report is shortened.
         self.largest_report = MAX_FRAME
-        #: Called before each message; gives one that is sent with it, if any.
+        #: Called before each message; the message that it returns, if any, is sent first.
         self.before_message: Callable[[], Message | None] = lambda: None
-        #: Called by :meth:`send`, before all else: a talk with the user is over then.
+        #: Called first by :meth:`send`: a dialogue with the user ends before the message is sent.
         self.end_talk: Callable[[], None] = lambda: None
 
     def send(self, kind: str, /, **fields: Any) -> None:
-        """Send one message; waits for as long as the host does not read."""
+        """Send one message; blocks while the host does not read."""
         self.end_talk()
         self._send_marked({"type": kind, **fields})
 
@@ -37,14 +37,14 @@ class Port:
         self.tell(*([] if first is None else [first]), message)
 
     def tell(self, *messages: Message) -> None:
-        """Send ``messages`` as they are, also in a talk with the user."""
+        """Send ``messages`` and nothing else, without ending a dialogue with the user."""
         self._write(b"".join(map(self._frame, messages)))
 
     def _frame(self, message: Message) -> bytes:
         return frame(message, self.largest_report if message["type"] == "report" else MAX_FRAME)
 
     def ask(self, kind: str, /, **fields: Any) -> Message:
-        """Send one message and give the answer to it."""
+        """Send one message without ending a dialogue with the user, and return the next one received."""
         self._send_marked({"type": kind, **fields})
         return self.receive()
 
@@ -54,9 +54,9 @@ class Port:
             data = data[os.write(self._fd, data) :]
 
     def receive(self) -> Message:
-        """Wait for the next message. Raises WireError when the host has gone.
+        """Wait for the next message. Raises WireError when the host has closed the port.
 
-        The host is trusted: to check what it says would cost each fork more than to read it.
+        Its fields are not checked: the host is trusted, and each fork would pay for the checks.
         """
         while (body := take_body(self._buffer)) is None:
             data = os.read(self._fd, 65536)

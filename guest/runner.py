@@ -1,8 +1,9 @@
 """The test process of the guest.
 
-Its life: warm up; say ``ready`` (a base snapshot is taken here); take
-``session``, start pytest and collect; say ``collected`` (a session snapshot is
-taken here); take ``identity`` and become distinct; take ``run``, run the steps, report.
+In order: it warms up and sends ``ready`` (the base snapshot is taken then); receives
+``session``, starts pytest, collects, and sends ``collected`` (the session snapshot is
+taken then); receives ``identity`` and becomes distinct; receives ``run``, runs the
+steps and reports.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pytest_smol.guest.warmup import warm_up
 
 
 def begin_session(order: dict[str, Any]) -> None:
-    """Take on the host's directory, environment, import path and user."""
+    """Take the directory, environment, import path and user from ``order``, a ``session`` message."""
     become_distinct(order["fresh"])
     if order["seed"] is not None:
         seed_generators(order["seed"])
@@ -48,9 +49,10 @@ def begin_session(order: dict[str, Any]) -> None:
 
 
 def main(control: int, pumps: socket.socket) -> None:
-    """Serve one host over the port ``control`` until it takes the machine away.
+    """Run one pytest session for the host, over the port with the fd ``control``.
 
-    ``pumps`` is where PID 1 is asked to serve a terminal.
+    Over the socket ``pumps``, PID 1 is asked to serve a terminal. Raises WireError where the host
+    closes the port; else the host ends the machine while this waits for a message.
     """
     faulthandler.enable()
     port = Port(control)
@@ -62,7 +64,7 @@ def main(control: int, pumps: socket.socket) -> None:
     sys.stdin = standard_input(port)
     terminal = Terminal(port, pumps)
     open_before_debuggers(terminal)
-    port.largest_report = order["output_limit"] // 2  # each report holds the output of those before it
+    port.largest_report = order["output_limit"] // 2  # a report repeats the output of earlier ones
     files = order["files"]
     artifacts = ArtifactSender(port.send, Layer.of(files["rootdir"]) if files else None, files)
     mark_output(port, order["uncaptured"])

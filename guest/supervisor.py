@@ -1,9 +1,8 @@
-"""PID 1 of the guest: starts the runner, reaps what is orphaned, reports how the runner died.
+"""PID 1 of the guest: starts the runner, reaps orphaned processes, reports how the runner ended.
 
-It does nothing else but start what serves a terminal (guest/terminal/pump.py), and
-holds nothing that a test could need: whatever the test process does to itself
-or to every other process (``kill -9 -1``), the kernel protects PID 1, so that
-the host always hears of it.
+The only other thing that it does is to start the process that serves a terminal
+(guest/terminal/pump.py). Whatever a test does to its own process or to all others
+(``kill -9 -1``), the kernel protects PID 1 from signals, so the host is always told.
 """
 
 from __future__ import annotations
@@ -32,7 +31,10 @@ def open_port(name: str) -> int:
 
 
 def start_runner(control: int, stdout: int, stderr: int, pumps: socket.socket) -> int:
-    """Fork the process that will run pytest; give its pid. It asks for pumps over the socket ``pumps``."""
+    """Fork the process that runs pytest, with these fds as its port and output; returns its pid.
+
+    Over the socket ``pumps`` it asks for pumps of a terminal.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -55,12 +57,12 @@ def watch(
     children: int,
     services: Mapping[int, Callable[[], None]] = MappingProxyType({}),
 ) -> None:
-    """Serve for ever: reap children, and do the one thing that the host may ask for.
+    """Poll for ever: reap children, and abort the process ``runner`` where the host asks for it.
 
-    ``children`` becomes readable when a child has ended. Any byte on
-    ``lifecycle`` asks for the runner to be aborted, which makes its
-    faulthandler say where it hangs. ``services`` says what else to do when a
-    file descriptor is readable.
+    The fd ``children`` becomes readable when a child has ended. Any byte on the fd
+    ``lifecycle`` is a request to send SIGABRT to the runner, whose faulthandler then
+    writes a traceback of where it hangs. ``services`` maps further fds to what is
+    called when they are readable.
     """
     poll = select.poll()
     poll.register(children, select.POLLIN)
@@ -79,7 +81,7 @@ def watch(
 
 
 def reap(runner: int, lifecycle: int) -> None:
-    """Reap all children that have ended; tell the host if the runner is one of them."""
+    """Reap all children that have ended; send ``died`` if the runner is one of them."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -92,14 +94,15 @@ def reap(runner: int, lifecycle: int) -> None:
 
 
 def death(status: int) -> dict[str, object]:
-    """The ``died`` message for a wait status."""
+    """The ``died`` message for ``status``, a wait status as of waitpid(2)."""
     if os.WIFSIGNALED(status):
         return {"type": "died", "status": None, "signal": os.WTERMSIG(status)}
     return {"type": "died", "status": os.WEXITSTATUS(status), "signal": None}
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 ignores what it has no handler for
+    """Be PID 1: open the ports, start the runner, and watch it. Raises LookupError for a missing port."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else the kernel discards it for PID 1: kill(2)
     children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)

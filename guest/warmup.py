@@ -1,4 +1,4 @@
-"""What is run before the base snapshot is taken, so that no fork has to load it."""
+"""What is run before the base snapshot is taken, so that its code is loaded in every fork."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_smol.guest.message_fitting import frame
 from pytest_smol.guest.session.plugin import GuestPlugin
 from pytest_smol.guest.session.reporter import ReporterPlugin
 
-# What the first test of a fork would otherwise import, perhaps from a root that a test has deleted.
+# Modules that the first failing test of a fork would import, perhaps after a test has deleted their files.
 _WARM_MODULES = (
     "encodings.idna",
     "encodings.latin_1",
@@ -64,14 +64,14 @@ class TestUnittestStyle:
 
 
 def warm_up() -> None:
-    """Run a small suite of every outcome, so that what pytest and its plugins need is loaded."""
-    with _without("readline"):  # it keeps the type of terminal that it finds when it is loaded
+    """Run a small suite with every outcome, which loads the modules that pytest and its plugins need."""
+    with _without("readline"):  # when it is loaded it reads TERM, which the guest is only told later
         _load_all()
 
 
 @contextmanager
 def _without(module: str) -> Iterator[None]:
-    """Let importing ``module`` fail."""
+    """Within this, importing ``module`` raises ImportError."""
     sys.modules[module] = None  # type: ignore[assignment]
     try:
         yield
@@ -94,7 +94,7 @@ def _load_all() -> None:
     modules = set(sys.modules)
     port = _Silent()
     reporter = ReporterPlugin(port, {})
-    # A directory that is made here would hide what a project brings to the same place: all stay below one.
+    # The project may lie below /tmp too, so no directory but this one, removed at the end, is made there.
     own = ["-p", "no:cacheprovider", f"--basetemp={directory}/base"]
     pytest.main([*own, directory], plugins=[GuestPlugin(port, reporter, ()), reporter, _NoInstalledPlugins()])
     for name in set(sys.modules) - modules:
@@ -105,7 +105,7 @@ def _load_all() -> None:
 
 
 class _NoInstalledPlugins:
-    """Leaves plugins loaded but inactive: a thread or server that one starts would be in every machine."""
+    """Unregisters installed plugins after they were imported: one might start a thread, in every machine."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_load_initial_conftests(self, early_config: pytest.Config) -> None:
@@ -116,7 +116,7 @@ class _NoInstalledPlugins:
 
 
 class _Silent:
-    """A port for the warm-up: the plugin's messages are built and thrown away."""
+    """A port for the warm-up: messages are encoded, which loads that code, and dropped."""
 
     def send(self, kind: str, /, **fields: Any) -> None:
         frame({"type": kind, **fields})

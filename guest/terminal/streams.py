@@ -1,4 +1,4 @@
-"""Marks in the guest's output where a message was sent, so that the host can put both in order."""
+"""Writes markers into the guest's output where messages were sent, so that the host can order both."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 from pytest_smol.protocol.wire import MARKER, Message
 
-#: The least number for a descriptor of ours.
+#: The lowest number of a file descriptor that is opened here.
 _HIGH = 200
 
 
 class Streams:
     """The output ports of the test process.
 
-    With ``always`` each message is marked, in both streams. Without, pytest captures what
-    tests print, and a marker costs each message a turn of QEMU's: then only standard
-    output is marked, where Python has written to it. Duplicates of the ports are
-    kept, as pytest and tests put other files in their place. Their numbers are high, so
-    that a test is given those that it is given at home.
+    With ``always`` a marker is written to both streams for each message. Without, pytest
+    captures what tests print, and as every marker is an exit to QEMU, one is written to
+    standard output only, and only after Python has written there. Duplicates of the
+    ports are kept, as pytest and tests replace fds 1 and 2. Their numbers are high, so that
+    files which a test opens get the same numbers as on the host.
     """
 
     def __init__(self, port: Any, always: bool) -> None:
@@ -33,9 +33,9 @@ class Streams:
         self._ports = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _HIGH) for number in numbers]
 
     def mark(self) -> Message | None:
-        """Mark the streams behind all that was printed; gives what to say with the next message.
+        """Write markers after all that was printed; returns the message that announces them, if any.
 
-        Never raises: a test may close the streams.
+        Never raises: a test may have closed the streams.
         """
         flush()
         if not (self._always or self._written):
@@ -52,17 +52,17 @@ class Streams:
         return {"type": "mark", "stderr": self._always}
 
     def begin(self) -> None:
-        """Python is about to write to standard output: keep that behind the messages so far."""
+        """Before Python writes to standard output: mark the place as after all messages so far."""
         if not self._written:
             self._written = True
             self._port.tell(self._write_markers(), {"type": "printing"})
 
 
 class Whole(io.FileIO):
-    """A standard stream to which all is written, as to a file or a pipe.
+    """The raw file of fd ``number`` whose write() writes everything, as that of a file or a pipe does.
 
-    A port takes 32 KiB at a time (Linux, drivers/char/virtio_console.c), and Python without
-    buffers would lose the rest.
+    One write(2) to a port takes 32 KiB at most (Linux, drivers/char/virtio_console.c), and an
+    unbuffered text stream of Python's ignores a short write.
     """
 
     def __init__(self, number: int) -> None:
@@ -77,7 +77,7 @@ class Whole(io.FileIO):
 
 
 class _Noticed(Whole):
-    """Standard output; tells before it writes."""
+    """Standard output that calls ``begin`` before each write."""
 
     def __init__(self, begin: Callable[[], None]) -> None:
         super().__init__(1)
@@ -89,7 +89,7 @@ class _Noticed(Whole):
 
 
 def flush() -> None:
-    """Write out what Python has buffered of standard output and error."""
+    """Flush Python's standard output and error; those that are closed or missing are skipped."""
     for stream in (sys.__stdout__, sys.__stderr__):
         try:
             if stream is not None:
@@ -99,7 +99,7 @@ def flush() -> None:
 
 
 def mark_output(port: Any, uncaptured: bool) -> None:
-    """Mark where ``port`` sends messages; ``uncaptured`` tells that what tests print is shown as it comes."""
+    """Write markers wherever ``port`` sends messages; ``uncaptured``: output is shown at once, as with ``-s``."""
     streams = Streams(port, uncaptured)
     port.before_message = streams.mark
     _write_whole()
@@ -114,7 +114,7 @@ def mark_output(port: Any, uncaptured: bool) -> None:
 
 
 def _write_whole() -> None:
-    """Let standard streams that have no buffer (python -u) write all that they are given."""
+    """Replace standard streams without a buffer (``python -u``) by such that write everything."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         old: Any = getattr(sys, name)
         if isinstance(old.buffer, io.FileIO):
