@@ -102,7 +102,7 @@ def death(status: int) -> dict[str, object]:
 
 def main() -> None:
     """Be PID 1: open the ports, start the runner, and watch it. Raises LookupError for a missing port."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else the kernel discards it for PID 1: kill(2)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the kernel discards it then: kill(2)
     children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
