@@ -99,7 +99,7 @@ def flush() -> None:
 
 
 def mark_output(port: Any, uncaptured: bool) -> None:
-    """Write markers where ``port`` sends messages; ``uncaptured``: output is shown at once, as with ``-s``."""
+    """Write markers where ``port`` sends messages; ``uncaptured``: output is shown at once (``-s``)."""
     streams = Streams(port, uncaptured)
     port.before_message = streams.mark
     _write_whole()
