@@ -23,8 +23,10 @@ from _pytest.config import _prepareconfig
 
 from fuzz.messages import SAMPLES
 from fuzz.supply import Supply
-from pytest_smol.artifacts.plugin_bridges import _arcs_by_context, _lines_by_context
-from pytest_smol.artifacts.syrupy_data import checked_report, merged
+from pytest_smol.artifacts.plugins.benchmark import _BENCHMARK
+from pytest_smol.artifacts.plugins.coverage import _DATA
+from pytest_smol.artifacts.plugins.schema import checked
+from pytest_smol.artifacts.plugins.syrupy_report import checked_report, merged
 from pytest_smol.errors import ProtocolError
 from pytest_smol.machine.dispatcher import GuestStop
 from pytest_smol.protocol.wire import FROM_GUEST, MAX_FRAME, Decoder, Message, WireError
@@ -212,11 +214,19 @@ def _screen(message: Message, builder: ReportBuilder) -> None:
 
 
 def _state(message: Message, builder: ReportBuilder) -> None:
-    for check in (_lines_by_context, _arcs_by_context, _syrupy):
+    for check in (_coverage, _benchmark, _syrupy):
         try:
             check(message["data"])
         except ValueError:
             continue
+
+
+def _coverage(data: dict[str, Any]) -> None:
+    checked(data, _DATA)
+
+
+def _benchmark(data: dict[str, Any]) -> None:
+    checked(data, _BENCHMARK)
 
 
 def _syrupy(data: dict[str, Any]) -> None:

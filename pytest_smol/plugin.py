@@ -100,7 +100,7 @@ def _own_path(config: pytest.Config) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marker.DESCRIPTION)
     if config.getoption("smol_show_writes") and not _in_guest():
-        from pytest_smol.artifacts.collector import WrittenPaths
+        from pytest_smol.artifacts.written_paths import WrittenPaths
 
         _register(config, WrittenPaths(), "smol-written-paths")
     if _in_guest():
@@ -109,7 +109,7 @@ def pytest_configure(config: pytest.Config) -> None:
         chosen = Settings.from_config(config)
     except SmolError as error:
         raise pytest.UsageError(str(error)) from error
-    from pytest_smol.artifacts.plugin_bridges import keep_files_whole
+    from pytest_smol.artifacts.plugins.registry import keep_files_whole
     from pytest_smol.reports.plugin_compat import ConfigWarnings
 
     keep_files_whole(config)

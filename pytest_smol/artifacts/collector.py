@@ -1,64 +1,69 @@
-"""What guests send home beside reports: files, lists of what tests wrote, and what plugins gathered."""
+"""What the guests of one run send besides reports."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_smol.artifacts import plugin_bridges
-from pytest_smol.artifacts.files import MAX_TEST_BYTES, MAX_TEST_FILES, Home, Rejected, checked_name, regex_of
-from pytest_smol.errors import DiskFull, ProtocolError, SmolError
-from pytest_smol.guest_os.host_view import hiding
-from pytest_smol.host.beneath import Beneath
-from pytest_smol.protocol.wire import Message
+from pytest_smol.artifacts.files import MAX_TEST_BYTES, ProjectFiles, Rejected, checked_name, regex_of
+from pytest_smol.artifacts.plugins.registry import bridges_in_use
+from pytest_smol.artifacts.visible import VisibleFiles
+from pytest_smol.errors import DiskFull
 from pytest_smol.settings import Settings
-from pytest_smol.virtiofs.hiding.secrets import Secrets
 
-__all__ = ["KINDS", "ArtifactCollector", "IncomingArtifacts", "WrittenPaths"]
+__all__ = ["ArtifactCollector", "ToldLines"]
 
-#: The messages that :meth:`IncomingArtifacts.take` takes.
-KINDS = ("file", "unsent", "writes", "state")
+#: The most lines about files and written paths that a run keeps. A line has at most about 3,000 bytes.
+MAX_LINES = 20_000
 
-#: The most that is told of one test: files that did not come home, and paths that it wrote.
-MAX_TOLD = 20
+#: The most warnings of a run about the data of plugins.
+MAX_PLUGIN_WARNINGS = 100
 
-#: The name of what a report carries of the paths that its test wrote.
-_ATTRIBUTE = "smol_writes"
+#: The most characters of such a warning.
+_MAX_SHOWN = 400
 
-_VERBS = {"changed": "changed", "deleted": "deleted"}
+
+class ToldLines:
+    """Counts the lines that a run keeps about its tests' files."""
+
+    def __init__(self) -> None:
+        self._left = MAX_LINES
+
+    def some(self, lines: list[str]) -> list[str]:
+        """As many of ``lines`` as the run still keeps."""
+        kept = lines[: self._left]
+        self._left -= len(kept)
+        return kept
 
 
 class ArtifactCollector:
     """All of one run. ``clean`` makes guest text safe to show. Close it.
 
-    Raises :class:`SettingError` for a pattern that is none.
+    Raises :class:`SettingError` for a pattern that is not valid.
     """
 
     def __init__(
         self, config: pytest.Config, settings: Settings, root: Path, clean: Callable[[str], str]
     ) -> None:
         self.clean = clean
+        self.told = ToldLines()
         self._config = config
         self._root = root
-        self._bridges = plugin_bridges.in_use(config)
         self._show = settings.show_writes
-        self._patterns = [regex_of(pattern) for pattern in settings.artifacts]
-        self._patterns += [pattern for each in self._bridges.values() for pattern in each.patterns]
-        self.allowed = [re.compile(pattern) for pattern in self._patterns]
-        self._home = Home(root)
-        self._beneath = Beneath()
-        rules = replace(hiding(settings.hide, settings.show), roots=(str(root),))
-        self._secrets = Secrets(rules, (), self._beneath)
+        own = [regex_of(pattern) for pattern in settings.artifacts]
+        self._visible = VisibleFiles.of_run(settings, root, config.invocation_params.dir)
+        self._bridges = bridges_in_use(config, self._visible)
+        self._patterns = own + [pattern for each in self._bridges.values() for pattern in each.patterns]
+        self._asked = [re.compile(pattern) for pattern in own]
+        self._allowed = [re.compile(pattern) for pattern in self._patterns]
+        self._files = ProjectFiles(root)
         self._full = False
+        self._warned: set[str] = set()
 
     @property
     def expects(self) -> bool:
@@ -86,38 +91,60 @@ class ArtifactCollector:
 
     def write(self, name: str, data: bytes, executable: bool) -> None:
         """Write a file. Raises :class:`Rejected`, and :class:`DiskFull` once in a run."""
-        parts = checked_name(name, self.allowed)
-        if self._is_hidden(parts):
+        parts = checked_name(name, self._allowed)
+        try:
+            hidden = self._visible.is_hidden(self._visible.root, parts)
+        except OSError as error:
+            raise Rejected(f"it could not be written: {error.strerror}") from error
+        if hidden:
             raise Rejected("on the host it is a file that no guest may see")
         if self._full:
             raise Rejected("there is no space left on the host")
+        if not any(pattern.fullmatch(name) for pattern in self._asked) and (
+            reason := self._refusal(name, data)
+        ):
+            raise Rejected(reason)
         try:
-            self._home.write(parts, data, executable)
+            self._files.write(parts, data, executable)
         except DiskFull:
             self._full = True
             raise
 
-    def _is_hidden(self, parts: Sequence[str]) -> bool:
-        """Whether what stands at a name below the root, or on the way to it, is hidden from guests."""
-        for number in range(1, len(parts) + 1):
-            path = os.fsencode(self._root.joinpath(*parts[:number]))
-            try:
-                if self._secrets.hides(path, os.lstat(path)) or self._secrets.redacts(path):
-                    return True
-            except FileNotFoundError:
-                return False
-        return False
+    def _refusal(self, name: str, data: bytes) -> str:
+        """Why a file that only plugins ask for is not written, or nothing."""
+        reasons = [
+            bridge.refusal(name, data)
+            for bridge in self._bridges.values()
+            if any(re.fullmatch(pattern, name) for pattern in bridge.patterns)
+        ]
+        return reasons[0] if reasons and all(reasons) else ""
 
-    def state(self, plugin: str, data: dict[str, Any]) -> None:
+    def take_state(self, plugin: str, data: dict[str, Any]) -> None:
         """Give a plugin on the host what one in a guest gathered; what it cannot take is a warning."""
+        shown = self._shown(plugin)
         try:
             if plugin not in self._telling:
                 raise ValueError("no such plugin is in use")
             if "error" in data:
-                raise ValueError(str(data["error"]))
-            self._bridges[plugin].take(data)
+                raise ValueError(str(data["error"])[:_MAX_SHOWN])
+            problems = self._bridges[plugin].take(data)
         except Exception as error:
-            self.warn(f"what {self.clean(plugin)} gathered in a VM is lost: {self.clean(str(error))}")
+            self._warn_once(f"what {shown} gathered in a VM is lost: {self._shown(str(error))}")
+            return
+        for text in problems:
+            self._warn_once(f"what {shown} gathered in a VM is left out: {self._shown(text)}")
+
+    def _shown(self, text: str) -> str:
+        return self.clean(text[:_MAX_SHOWN])
+
+    def _warn_once(self, text: str) -> None:
+        """Warn of a plugin's data, of each problem once, and of so many in a run."""
+        if text in self._warned or len(self._warned) > MAX_PLUGIN_WARNINGS:
+            return
+        self._warned.add(text)
+        if len(self._warned) > MAX_PLUGIN_WARNINGS:
+            text = "more of what plugins gathered in VMs is lost"
+        self.warn(text)
 
     def warn(self, text: str, nodeid: str = "") -> None:
         """Let pytest record a warning about the test ``nodeid``; guest text in it is clean by then."""
@@ -128,154 +155,34 @@ class ArtifactCollector:
 
     def lost(self, nodeid: str) -> None:
         """A machine is gone before its end, in or after the test ``nodeid``."""
-        for bridge in self._bridges.values():
-            if text := bridge.lost():
-                self.warn(text, nodeid)
+        for name, bridge in self._bridges.items():
+            try:
+                if text := bridge.lost():
+                    self.warn(text, nodeid)
+            except Exception as error:
+                self._warn_of_plugin(name, error)
 
     def finish(self) -> None:
         """Before plugins end the run: they have all that came of guests then."""
-        for bridge in self._bridges.values():
-            bridge.finish()
+        for name, bridge in self._bridges.items():
+            try:
+                bridge.finish()
+            except Exception as error:
+                self._warn_of_plugin(name, error)
 
     def finished(self) -> None:
         """After plugins have ended the run."""
-        for bridge in self._bridges.values():
-            bridge.closing()
+        for name, bridge in self._bridges.items():
+            try:
+                bridge.closing()
+            except Exception as error:
+                self._warn_of_plugin(name, error)
+
+    def _warn_of_plugin(self, name: str, error: Exception) -> None:
+        text = self._shown(f"{type(error).__name__}: {error}")
+        self.warn(f"{name} could not use what it gathered in VMs: {text}")
 
     def close(self) -> None:
         """Let go of the project's root; idempotent."""
-        self._home.close()
-        self._beneath.close()
-
-
-class IncomingArtifacts:
-    """What comes home from one machine, test by test."""
-
-    def __init__(self, artifacts: ArtifactCollector) -> None:
-        self._collector = artifacts
-        self._take: Mapping[str, Callable[[Message], None]] = {
-            "file": self._file,
-            "unsent": self._unsent,
-            "writes": self._writes,
-            "state": self._state,
-        }
-        self._name = ""
-        self._content = bytearray()
-        self.begin()
-
-    def begin(self) -> None:
-        """Another test begins, with limits of its own."""
-        self._bytes = 0
-        self._files = 0
-        self._problems: list[str] = []
-        self._written: list[str] = []
-
-    def take(self, message: Message) -> None:
-        """Take one of :data:`KINDS`. Raises :class:`DiskFull` once in a run."""
-        self._take[message["type"]](message)
-
-    def _file(self, message: Message) -> None:
-        if message["path"] != self._name:
-            self._name = message["path"]
-            self._content.clear()
-        try:
-            data = base64.b64decode(message["data"], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ProtocolError("the guest sent a file that is not base64") from error
-        self._bytes += len(data)
-        if self._bytes <= MAX_TEST_BYTES:
-            self._content += data
-        if message["last"]:
-            content, self._name = bytes(self._content), ""
-            self._content.clear()
-            self._write(message["path"], content, message["executable"])
-
-    def _write(self, name: str, content: bytes, executable: bool) -> None:
-        self._files += 1
-        try:
-            if self._bytes > MAX_TEST_BYTES:
-                raise Rejected(f"a test may send {MAX_TEST_BYTES >> 20} MiB")
-            if self._files > MAX_TEST_FILES:
-                raise Rejected(f"a test may send {MAX_TEST_FILES} files")
-            self._collector.write(name, content, executable)
-        except Rejected as reason:
-            self._problem(name, str(reason))
-
-    def _unsent(self, message: Message) -> None:
-        self._problem(message["path"], message["reason"])
-
-    def _problem(self, name: str, reason: str) -> None:
-        if len(self._problems) < MAX_TOLD:
-            self._problems.append(f"{_shown(name)}: {reason}")
-
-    def _writes(self, message: Message) -> None:
-        for pair in message["paths"]:
-            if (
-                not isinstance(pair, list)
-                or len(pair) != 2
-                or not all(isinstance(each, str) for each in pair)
-            ):
-                raise ProtocolError("the guest sent a list of writes that is none")
-        listed = message["paths"][:MAX_TOLD]
-        more = len(message["paths"]) - len(listed) + max(message["more"], 0)
-        self._written += [f"{_verb(kind, path)} {_shown(path)}" for kind, path in listed]
-        if more:
-            self._written.append(f"... and {more} more")
-
-    def _state(self, message: Message) -> None:
-        self._collector.state(message["plugin"], message["data"])
-
-    def dress(self, report: pytest.TestReport) -> pytest.TestReport:
-        """``report`` with what has come since the last one, and a warning of what should have and did not."""
-        if self._written:
-            setattr(report, _ATTRIBUTE, [self._collector.clean(line) for line in self._written])
-            self._written = []
-        self.tell(report.nodeid, report.sections)
-        return report
-
-    def lost(self, nodeid: str, error: SmolError | None = None) -> None:
-        """A machine went wrong before all it had was home; tell an ``error`` that no test reports."""
-        self._collector.lost(nodeid)
-        if error is None:
-            return
-        text = self._collector.clean(str(error))
-        self._collector.warn(f"the VM went wrong after its last test: {text}", nodeid)
-
-    def tell(self, nodeid: str, sections: list[tuple[str, str]]) -> None:
-        """Tell, in ``sections`` and as a warning, which files stayed in the VM."""
-        if self._problems:
-            text = self._collector.clean("\n".join(self._problems))
-            self._problems = []
-            # pytest shows a section of the last report only where it is of the teardown.
-            sections.append(("Files that stayed in the VM after teardown", text))
-            self._collector.warn(f"files stayed in the VM:\n{text}", nodeid)
-
-
-def _verb(kind: str, path: str) -> str:
-    """How a path was written. What is new to a guest's layer can have been there on the host."""
-    return _VERBS.get(kind) or (
-        "changed" if "\0" not in path and os.path.lexists(_shown(path)) else "created"
-    )
-
-
-def _shown(name: str) -> str:
-    return name[:400].encode("utf-8", "backslashreplace").decode()
-
-
-class WrittenPaths:
-    """Shows at the end of a run which paths its tests wrote, as their reports tell."""
-
-    def __init__(self) -> None:
-        self._written: dict[str, list[str]] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if lines := getattr(report, _ATTRIBUTE, None):
-            self._written.setdefault(report.nodeid, []).extend(lines)
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self._written:
-            terminalreporter.write_sep("=", "paths written in VMs")
-        for nodeid, lines in self._written.items():
-            terminalreporter.write_line(nodeid)
-            for line in lines:
-                terminalreporter.write_line(f"  {line}")
+        self._files.close()
+        self._visible.close()

@@ -1,10 +1,10 @@
-"""Files that come home from a guest: which names are allowed, and how they are written.
+"""Files that a guest sends: which names are allowed, and how they are written.
 
-A guest's word is never taken for a path. A name is split into components and
+A guest's name is never used as a path. It is split into components and
 checked, has to match a pattern of the host's, and is then followed one
 directory at a time from a descriptor of the project's root, through no
 symbolic link (``O_NOFOLLOW``, open(2)). A file takes the place of another only
-whole: it is written beside it and renamed.
+whole: it is written next to it and renamed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ from pathlib import Path
 
 from pytest_smol.errors import DiskFull, SettingError
 
-__all__ = ["MAX_NAME", "MAX_TEST_BYTES", "MAX_TEST_FILES", "Home", "Rejected", "checked_name", "regex_of"]
+__all__ = [
+    "MAX_NAME",
+    "MAX_TEST_BYTES",
+    "MAX_TEST_FILES",
+    "ProjectFiles",
+    "Rejected",
+    "checked_name",
+    "regex_of",
+]
 
-#: The most that one test, and so one file, may send home, in bytes.
+#: The most that one test, and so one file, may send, in bytes.
 MAX_TEST_BYTES = 64 << 20
 
-#: The most files that one test may send home.
+#: The most files that one test may send.
 MAX_TEST_FILES = 10_000
 
 #: The longest name below the project's root, in bytes of UTF-8: PATH_MAX of linux/limits.h without its NUL.
@@ -108,7 +116,7 @@ def checked_name(name: str, allowed: Iterable[re.Pattern[str]]) -> tuple[str, ..
     return parts
 
 
-class Home:
+class ProjectFiles:
     """The project's root, held open. A context manager, or :meth:`close` it."""
 
     def __init__(self, root: Path) -> None:
@@ -153,7 +161,7 @@ class Home:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> Home:
+    def __enter__(self) -> ProjectFiles:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_smol.artifacts.collector import ArtifactCollector, IncomingArtifacts
+from pytest_smol.artifacts.collector import ArtifactCollector
+from pytest_smol.artifacts.incoming import IncomingArtifacts
 from pytest_smol.errors import SmolError
 from pytest_smol.machine.dispatcher import Deadline, GuestStop, Phase, Rule, exchange, finish, stop_rule
 from pytest_smol.machine.machine import Machine, OutputSink

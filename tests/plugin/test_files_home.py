@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_smol.artifacts import collector
 from pytest_smol.artifacts import files as artifact_files
+from pytest_smol.artifacts import incoming
 from pytest_smol.protocol.wire import Message
 from tests.plugin.fakes import Script
 from tests.plugin.lab import Lab
@@ -150,8 +150,8 @@ def test_a_file_in_pieces_of_different_files_is_none_of_them(lab: Lab) -> None:
 
 
 def test_more_than_a_test_may_send(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector, "MAX_TEST_BYTES", 10)
-    monkeypatch.setattr(collector, "MAX_TEST_FILES", 3)
+    monkeypatch.setattr(incoming, "MAX_TEST_BYTES", 10)
+    monkeypatch.setattr(incoming, "MAX_TEST_FILES", 3)
     lab.project(test_a=ONE_TEST, pytest_ini="[pytest]\nsmol_artifacts = *.xml\n")
     files = [a_file("a.xml", b"12345678"), a_file("b.xml", b"123")]
     outcome = lab.smol("--smol", "-rP", forks=[Script(one_test(*files))])

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_smol.artifacts import files
-from pytest_smol.artifacts.files import Home, Rejected, checked_name, regex_of
+from pytest_smol.artifacts.files import ProjectFiles, Rejected, checked_name, regex_of
 from pytest_smol.errors import DiskFull, SettingError
 
 ANYTHING = [re.compile(regex_of("**"))]
@@ -110,19 +110,21 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def home(root: Path) -> Iterator[Home]:
-    with Home(root) as home:
+def home(root: Path) -> Iterator[ProjectFiles]:
+    with ProjectFiles(root) as home:
         yield home
 
 
-def test_a_file_is_written_with_its_directories(home: Home, root: Path) -> None:
+def test_a_file_is_written_with_its_directories(home: ProjectFiles, root: Path) -> None:
     home.write(("d", "e", "a"), b"content", False)
     assert (root / "d/e/a").read_bytes() == b"content"
     assert [path.name for path in (root / "d/e").iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize(("executable", "mode"), [(False, 0o640), (True, 0o750)])
-def test_permissions_are_those_of_a_new_file(home: Home, root: Path, executable: bool, mode: int) -> None:
+def test_permissions_are_those_of_a_new_file(
+    home: ProjectFiles, root: Path, executable: bool, mode: int
+) -> None:
     previous = os.umask(0o027)
     try:
         home.write(("a",), b"", executable)
@@ -131,7 +133,9 @@ def test_permissions_are_those_of_a_new_file(home: Home, root: Path, executable:
     assert stat.S_IMODE((root / "a").stat().st_mode) == mode
 
 
-def test_a_file_that_is_replaced_keeps_its_permissions_but_no_special_ones(home: Home, root: Path) -> None:
+def test_a_file_that_is_replaced_keeps_its_permissions_but_no_special_ones(
+    home: ProjectFiles, root: Path
+) -> None:
     (root / "a").write_bytes(b"old")
     (root / "a").chmod(0o4751)
     home.write(("a",), b"new", False)
@@ -139,21 +143,21 @@ def test_a_file_that_is_replaced_keeps_its_permissions_but_no_special_ones(home:
     assert stat.S_IMODE((root / "a").stat().st_mode) == 0o751
 
 
-def test_a_file_that_has_the_content_is_not_touched(home: Home, root: Path) -> None:
+def test_a_file_that_has_the_content_is_not_touched(home: ProjectFiles, root: Path) -> None:
     (root / "a").write_bytes(b"same")
     before = (root / "a").stat()
     home.write(("a",), b"same", True)
     assert (root / "a").stat() == before
 
 
-def test_other_names_of_a_file_keep_its_content(home: Home, root: Path, tmp_path: Path) -> None:
+def test_other_names_of_a_file_keep_its_content(home: ProjectFiles, root: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"precious")
     os.link(tmp_path / "outside", root / "a")
     home.write(("a",), b"new", False)
     assert (tmp_path / "outside").read_bytes() == b"precious"
 
 
-def test_no_symbolic_link_is_followed_or_replaced(home: Home, root: Path, tmp_path: Path) -> None:
+def test_no_symbolic_link_is_followed_or_replaced(home: ProjectFiles, root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a").write_bytes(b"precious")
@@ -167,7 +171,7 @@ def test_no_symbolic_link_is_followed_or_replaced(home: Home, root: Path, tmp_pa
     assert (root / "a").is_symlink()
 
 
-def test_only_regular_files_are_replaced(home: Home, root: Path) -> None:
+def test_only_regular_files_are_replaced(home: ProjectFiles, root: Path) -> None:
     (root / "d").mkdir()
     os.mkfifo(root / "fifo")
     (root / "file").write_bytes(b"")
@@ -178,7 +182,7 @@ def test_only_regular_files_are_replaced(home: Home, root: Path) -> None:
     assert stat.S_ISFIFO((root / "fifo").stat().st_mode)
 
 
-def test_the_root_is_held_even_if_it_moves(home: Home, root: Path, tmp_path: Path) -> None:
+def test_the_root_is_held_even_if_it_moves(home: ProjectFiles, root: Path, tmp_path: Path) -> None:
     root.rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()
     root.symlink_to(tmp_path / "elsewhere")
@@ -206,7 +210,7 @@ def test_a_directory_that_turns_into_a_link_meanwhile_is_not_followed(root: Path
     swapper = threading.Thread(target=swap)
     swapper.start()
     try:
-        with Home(root) as home:
+        with ProjectFiles(root) as home:
             for number in range(500):
                 with suppress(Rejected):
                     home.write(("d", f"a{number}"), b"x", False)
@@ -218,7 +222,7 @@ def test_a_directory_that_turns_into_a_link_meanwhile_is_not_followed(root: Path
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_clear_error(
-    home: Home, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    home: ProjectFiles, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -233,7 +237,7 @@ def test_a_full_disk_is_one_clear_error(
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_a_disk_that_fills_up_while_it_is_written_to(
-    home: Home, root: Path, monkeypatch: pytest.MonkeyPatch
+    home: ProjectFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.open
 
@@ -252,7 +256,7 @@ def test_a_disk_that_fills_up_while_it_is_written_to(
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_directory_that_may_not_be_written_to(home: Home, root: Path) -> None:
+def test_a_directory_that_may_not_be_written_to(home: ProjectFiles, root: Path) -> None:
     root.chmod(0o555)
     with pytest.raises(Rejected, match="Permission denied"):
         home.write(("a",), b"x", False)
@@ -260,7 +264,7 @@ def test_a_directory_that_may_not_be_written_to(home: Home, root: Path) -> None:
 
 
 def test_a_closed_home_is_closed_once(root: Path) -> None:
-    home = Home(root)
+    home = ProjectFiles(root)
     home.close()
     home.close()
     with pytest.raises(Rejected):

@@ -9,40 +9,53 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pytest_smol.artifacts.plugins.schema import (
+    MAX_INTEGER,
+    Shape,
+    checked,
+    integer,
+    list_of,
+    one_of,
+    printable,
+    table_of,
+)
 
 __all__ = ["checked_report", "merged"]
 
 _COLLECTIONS = ("discovered", "created", "failed", "matched", "updated", "used")
-_STATUSES = (False, "passed", "failed", "skipped")
 _ITEM = ("nodeid", "name", "path", "modulename", "methodname")
+
+_collection = table_of(printable, list_of(printable))
+
+
+def _collections(value: Any) -> dict[str, dict[str, list[str]]]:
+    if not isinstance(value, dict):
+        raise ValueError("an object is expected")
+    return {name: _collection(value.get(name, {})) for name in _COLLECTIONS}
+
+
+def _item(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("an object is expected")
+    return checked(value, dict.fromkeys(_ITEM, printable))
+
+
+#: The form of syrupy.session.SnapshotSession's report. The status of a test that did not run is false.
+_REPORT: Mapping[str, Shape] = {
+    "collections": _collections,
+    "num_xfails": integer(0, MAX_INTEGER),
+    "selected": table_of(printable, one_of(False, "passed", "failed", "skipped")),
+    "extensions": table_of(printable, printable),
+    "collected": lambda value: list_of(_item)([] if value is None else value),
+    "collected_modules": lambda value: list_of(printable)([] if value is None else value),
+}
 
 #: syrupy imports an extension by its name, so only its own are named.
 _OWN_EXTENSION = re.compile(r"syrupy\.extensions(?:\.[a-z_]+)*\.[A-Za-z]+")
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable():
-        raise ValueError("text that can be shown is expected")
-    return value
-
-
-def _table(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("an object is expected")
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError("a list is expected")
-    return value
-
-
-def _texts(value: Any) -> list[str]:
-    return [_text(each) for each in _list(value)]
 
 
 def _is_snapshot(location: str, root: Path, directory: str) -> bool:
@@ -62,35 +75,14 @@ def checked_report(data: dict[str, Any], root: Path, directory: str) -> dict[str
     ``directory`` is the name of directories that hold snapshots. What is found
     elsewhere is left out: it would be removed if no test used it.
     """
-    collections = {name: _collection(_table(data.get("collections")).get(name, {})) for name in _COLLECTIONS}
-    found = collections["discovered"]
-    collections["discovered"] = {
+    report = checked(data, _REPORT)
+    found = report["collections"]["discovered"]
+    report["collections"]["discovered"] = {
         place: names for place, names in found.items() if _is_snapshot(place, root, directory)
     }
-    selected = _table(data.get("selected"))
-    if any(value not in _STATUSES for value in selected.values()):
-        raise ValueError("a test's status is expected")
-    if type(data.get("num_xfails")) is not int:
-        raise ValueError("a number is expected")
-    extensions = _table(data.get("extensions"))
-    return {
-        "collections": collections,
-        "num_xfails": data["num_xfails"],
-        "selected": {_text(nodeid): value for nodeid, value in selected.items()},
-        "extensions": {
-            _text(place): name for place, name in extensions.items() if _OWN_EXTENSION.fullmatch(_text(name))
-        },
-        "collected": [_item(_table(item)) for item in _list(data.get("collected") or [])],
-        "collected_modules": _texts(data.get("collected_modules", [])),
-    }
-
-
-def _collection(value: Any) -> dict[str, list[str]]:
-    return {_text(place): _texts(names) for place, names in _table(value).items()}
-
-
-def _item(value: dict[str, Any]) -> dict[str, str]:
-    return {name: _text(value.get(name)) for name in _ITEM}
+    names = report["extensions"]
+    report["extensions"] = {place: name for place, name in names.items() if _OWN_EXTENSION.fullmatch(name)}
+    return report
 
 
 def merged(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:

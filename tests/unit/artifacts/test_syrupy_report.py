@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.artifacts.syrupy_data import checked_report, merged
+from pytest_smol.artifacts.plugins.syrupy_report import checked_report, merged
 
 
 def a_report(**changes: Any) -> dict[str, Any]:
@@ -79,6 +79,15 @@ def test_extensions_of_its_own_are_named(root: Path) -> None:
         {"collections": {"used": {"a": "b"}}},
         {"collections": {"used": {"a": ["b\x1b"]}}},
         {"num_xfails": "1"},
+        {"num_xfails": True},
+        {"num_xfails": -1},
+        {"num_xfails": 2**63},
+        {"selected": {"a": 0}},
+        {"selected": {"a": ["passed"]}},
+        {"collections": {"used": {"a\0": []}}},
+        {"collections": {"used": {"\ud800": []}}},
+        {"collections": None},
+        {"extensions": {"a": "x" * 10_000_000}},
         {"selected": {"a": "great"}},
         {"selected": {"a\n": "passed"}},
         {"extensions": {"a": 1}},
