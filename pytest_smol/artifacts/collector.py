@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -10,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.artifacts.files import MAX_TEST_BYTES, ProjectFiles, Rejected, checked_name, regex_of
+from pytest_smol.artifacts.files import (
+    MAX_NAME,
+    MAX_TEST_BYTES,
+    ProjectFiles,
+    Rejected,
+    checked_name,
+    regex_of,
+)
 from pytest_smol.artifacts.plugins.registry import bridges_in_use
 from pytest_smol.artifacts.visible import VisibleFiles
 from pytest_smol.errors import DiskFull
@@ -92,6 +100,9 @@ class ArtifactCollector:
     def write(self, name: str, data: bytes, executable: bool) -> None:
         """Write a file. Raises :class:`Rejected`, and :class:`DiskFull` once in a run."""
         parts = checked_name(name, self._allowed)
+        # PATH_MAX counts from the host's root and includes a NUL.
+        if len(os.fsencode(self._root.joinpath(*parts))) > MAX_NAME:
+            raise Rejected("its path on the host is too long")
         try:
             hidden = self._visible.is_hidden(self._visible.root, parts)
         except OSError as error:

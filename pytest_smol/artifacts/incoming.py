@@ -43,12 +43,12 @@ class IncomingArtifacts:
             "writes": self._take_writes,
             "state": self._take_state,
         }
-        self._name = ""
-        self._content = bytearray()
         self.begin()
 
     def begin(self) -> None:
         """Another test begins, with limits of its own."""
+        self._name = ""
+        self._content = bytearray()
         self._bytes = 0
         self._files = 0
         self._problems: list[str] = []

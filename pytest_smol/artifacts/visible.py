@@ -48,7 +48,7 @@ class VisibleFiles:
         return cls(settings, root, [cwd, *sys.path])
 
     def refusal(self, path: str) -> str:
-        """Why the hidden file ``path`` may not be named, or nothing. Other files are :meth:`count_lines`'s."""
+        """Why ``path`` may not be named if it is hidden, or nothing; also where there is no such file."""
         place = next((each for each in self._places if is_at_or_below(path, each)), None)
         if place is None:
             return ""

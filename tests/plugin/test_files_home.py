@@ -303,3 +303,37 @@ def test_what_a_guest_must_not_see_it_does_not_replace(lab: Lab, path: str) -> N
     assert "no guest may see" in outcome.text
     assert file.read_text() == HIDDEN[path]
     assert Path(lab.path, "fine.txt").read_bytes() == b"fine"
+
+
+def test_a_name_on_a_way_that_cannot_be_followed_is_told(lab: Lab) -> None:
+    lab.project(test_a=ONE_TEST, pytest_ini="[pytest]\nsmol_artifacts = **\n")
+    Path(lab.path, "file").write_text("x")
+    Path(lab.path, "loop").symlink_to("loop")
+    long = "/".join(["d" * 250] * 16)  # short enough for a name, too long for a path
+    paths = ("file/a", "file/a/b/c", "loop/a", "loop", long)
+    outcome = lab.smol("--smol", "-rP", forks=[Script(one_test(*map(a_file, paths)))])
+    assert outcome.status == 0, outcome
+    for path in paths:
+        assert f"{path[:100]}" in outcome.text
+    assert "INTERNALERROR" not in outcome.text
+    assert Path(lab.path, "file").read_text() == "x"
+    assert Path(lab.path, "loop").is_symlink()
+
+
+@pytest.mark.parametrize("show", ["", "smol_show = **\n"])
+def test_no_guest_replaces_what_runs_keep(lab: Lab, monkeypatch: pytest.MonkeyPatch, show: str) -> None:
+    """Also where the root of the project is reached through a symbolic link."""
+    lab.project(test_a=ONE_TEST, pytest_ini=f"[pytest]\nsmol_artifacts = **\n{show}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.path.resolve() / "cache"))
+    kept = ["cache/pytest-smol/base/memory", "tmp/pytest-smol-run-1/memory", "pytest-smol-new-2/lock"]
+    for name in kept:
+        Path(lab.path, name).parent.mkdir(parents=True)
+        Path(lab.path, name).write_bytes(b"old")
+    link = lab.path.with_name(f"link-to-{lab.path.name}")
+    link.symlink_to(lab.path)
+    says = one_test(*map(a_file, kept), a_file("cache/pytest-smol/new"))
+    outcome = lab.smol("--smol", "-rP", f"--rootdir={link}", forks=[Script(says)])
+    assert outcome.status == 0, outcome
+    assert outcome.text.count("no guest may see") >= len(kept)
+    assert {Path(lab.path, name).read_bytes() for name in kept} == {b"old"}
+    assert not Path(lab.path, "cache/pytest-smol/new").exists()
