@@ -15,10 +15,7 @@ from pytest_smol.artifacts.written_paths import ATTRIBUTE
 from pytest_smol.errors import ProtocolError, SmolError
 from pytest_smol.protocol.wire import Message
 
-__all__ = ["KINDS", "IncomingArtifacts"]
-
-#: The messages that :meth:`IncomingArtifacts.take` takes.
-KINDS = ("file", "unsent", "writes", "state")
+__all__ = ["IncomingArtifacts"]
 
 #: The most that is told of one test: files that stayed in the VM, and paths that it wrote.
 MAX_TOLD = 20
@@ -57,7 +54,7 @@ class IncomingArtifacts:
         self._more_written = 0
 
     def take(self, message: Message) -> None:
-        """Take one of :data:`KINDS`. Raises :class:`DiskFull` once in a run, and :class:`ProtocolError`."""
+        """Take a ``file``, ``unsent``, ``writes`` or ``state``. Raises :class:`DiskFull` once in a run, and :class:`ProtocolError`."""
         self._take[message["type"]](message)
 
     def _take_file(self, message: Message) -> None:
