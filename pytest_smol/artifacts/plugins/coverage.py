@@ -138,7 +138,7 @@ class CoverageBridge(BasicBridge):
                 self._left_out[path] = f"the file on the host has {most} lines"
                 continue
             lines = [8 * at + bit for at, byte in enumerate(numbits) for bit in range(8) if byte >> bit & 1]
-            # Python 3.11 and later have line 0 for a module without any.
+            # A module without statements has line 0 (seen with Python 3.11).
             found[context].setdefault(path, []).extend(line for line in lines if line <= most)
         return found
 
