@@ -54,7 +54,10 @@ class IncomingArtifacts:
         self._more_written = 0
 
     def take(self, message: Message) -> None:
-        """Take a ``file``, ``unsent``, ``writes`` or ``state``. Raises :class:`DiskFull` once in a run, and :class:`ProtocolError`."""
+        """Take a ``file``, ``unsent``, ``writes`` or ``state``.
+
+        Raises :class:`DiskFull` once in a run, and :class:`ProtocolError`.
+        """
         self._take[message["type"]](message)
 
     def _take_file(self, message: Message) -> None:
