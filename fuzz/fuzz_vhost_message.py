@@ -1,4 +1,4 @@
-"""vhost-user: any bytes in any pieces to the decoder, and any messages to a mount with real descriptors.
+"""vhost-user: any bytes in any pieces to the decoder, and any messages to a back end with real descriptors.
 
 The invariant: messages or a ProtocolError, the same ones in whatever pieces
 they come, never more kept than one message, and no descriptor left open.
@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from fuzz.supply import Supply
 from pytest_smol.errors import ProtocolError
+from pytest_smol.virtiofs.backend import FsBackend
 from pytest_smol.virtiofs.filesystem.tree import Tree
-from pytest_smol.virtiofs.vhost_user.backend import Mount
+from pytest_smol.virtiofs.vhost_user.backend import VhostUserFsBackend
 from pytest_smol.virtiofs.vhost_user.messages import HEADER, MAX_PAYLOAD, Decoder, Message, MessageType
 from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
 from pytest_smol.virtiofs.view import Content, View
@@ -47,24 +48,24 @@ class _Loop:
     """A server without a thread: what is watched is looked at when :meth:`turn` is called."""
 
     def __init__(self) -> None:
-        self._watched: dict[int, Mount] = {}
+        self._watched: dict[int, FsBackend] = {}
 
-    def watch(self, fd: int, mount: Mount) -> None:
-        self._watched[fd] = mount
+    def watch(self, fd: int, backend: FsBackend) -> None:
+        self._watched[fd] = backend
 
     def unwatch(self, fd: int) -> None:
         self._watched.pop(fd, None)
 
-    def closed(self, mount: Mount) -> None:
-        assert not self._watched, "a closed mount is watched"
+    def closed(self, backend: FsBackend) -> None:
+        assert not self._watched, "a closed back end is watched"
 
     def turn(self) -> None:
-        for fd, mount in list(self._watched.items()):
-            mount.ready(fd)
+        for fd, backend in list(self._watched.items()):
+            backend.ready(fd)
 
 
 def run(data: bytes) -> None:
-    """``data`` as a stream where its first byte is odd, else as messages to a mount."""
+    """``data`` as a stream where its first byte is odd, else as messages to a back end."""
     supply = Supply(data)
     if supply.number() % 2:
         _decode(supply)
@@ -93,7 +94,7 @@ def _decoded(stream: bytes, sizes: Sequence[int]) -> list[Message] | None:
     return found
 
 
-# The mount
+# The backend
 
 
 def _serve(supply: Supply) -> None:
@@ -105,20 +106,20 @@ def _serve(supply: Supply) -> None:
     struct.pack_into("<QIHH", memory.bytes, 0, GUEST + 0x1000, 56, 1, 1)
     struct.pack_into("<QIHH", memory.bytes, 16, GUEST + 0x2000, 256, 2, 0)
     memory.bytes[0x1000:0x1038] = request(3, 1, bytes(16))
-    mount = Mount(loop, ours, memory, Tree(View({"/f": Content(b"x")})))
+    backend = VhostUserFsBackend(loop, ours, memory, Tree(View({"/f": Content(b"x")})))
     try:
         for _ in range(_MOST_MESSAGES):
-            if not supply or mount.failure is not None:
+            if not supply or backend.failure is not None:
                 break
             _send(theirs, supply)
             struct.pack_into("<H", memory.bytes, 0x102, supply.number() % 4)
             loop.turn()
             loop.turn()
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the mount has given up
-    mount.close()
+        pass  # the back end has given up
+    backend.close()
     theirs.close()
-    assert mount.failure is None or isinstance(mount.failure, ProtocolError), mount.failure
+    assert backend.failure is None or isinstance(backend.failure, ProtocolError), backend.failure
     assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
 
 

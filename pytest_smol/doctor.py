@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_smol.engines.confinement import domains
-from pytest_smol.engines.qemu import accelerator, program
+from pytest_smol.engines.qemu import accelerator, confinement, program
 from pytest_smol.errors import SmolError
 from pytest_smol.guest_os import boot_files
 from pytest_smol.host import cache_directory
@@ -80,9 +79,9 @@ def _space(settings: Settings) -> str:
 
 def _confinement(settings: Settings) -> str:
     emulator, chosen = program.find(settings.qemu), accelerator.choose(settings.accel)
-    level = domains.probe(emulator.path, chosen)
+    level = confinement.probe(emulator.path, chosen)
     boundary = "" if chosen.name == "kvm" else "; emulation is no security boundary all the same"
-    return level.describe() + boundary
+    return confinement.describe(level) + boundary
 
 
 _CHECKS: tuple[tuple[str, Callable[[Settings], str]], ...] = (

@@ -1,7 +1,7 @@
-"""QEMU as a child process: spawned with inherited sockets, dies with us, reaped without polling.
+"""A child process: spawned with inherited sockets, dies with this process, reaped without polling.
 
-It is reaped only by :meth:`ChildProcess.kill`: until then its number is nobody
-else's, so the file server may still write to the memory of the process by that number.
+It is reaped only by :meth:`ChildProcess.kill`: until then no other process gets
+its pid, so the file server may still write to the memory of the process by that pid.
 """
 
 from __future__ import annotations
@@ -72,8 +72,15 @@ class ChildProcess:
                 remedy="see that it is there and may be executed, or name another with --smol-qemu",
             ) from error
         self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
         self._closed = False
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            self._reap()
+            raise HostError(
+                f"{argv[0]} cannot be watched: {error}",
+                remedy="pidfd_open(2) needs Linux 5.3 or newer, and a seccomp filter that allows it",
+            ) from error
         try:
             _limit(self.pid, limits or {})
         except OSError as error:
@@ -124,15 +131,18 @@ class ChildProcess:
         """Kill and reap it; it is gone when this returns."""
         if self._closed:
             return
+        self._reap()
+        os.close(self._pidfd)
+
+    def _reap(self) -> None:
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
-        os.close(self._pidfd)
         os.close(self._stderr)
         self._closed = True
 
 
-def _bury(child: Future[ChildProcess]) -> None:
+def _kill_unused(child: Future[ChildProcess]) -> None:
     if not child.cancelled() and child.exception() is None:
         child.result().kill()
 
@@ -166,8 +176,8 @@ class Spawner:
         child = self._thread.submit(ChildProcess, argv, fds, self._limits)
         try:
             return child.result()
-        except BaseException:  # Ctrl-C while it is waited for: the child is nobody's
-            child.add_done_callback(_bury)
+        except BaseException:  # Ctrl-C while it is waited for: nobody has the child
+            child.add_done_callback(_kill_unused)
             raise
 
     def close(self) -> None:

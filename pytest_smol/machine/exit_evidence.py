@@ -1,14 +1,13 @@
-"""From what a dead machine left behind to one sentence that names the cause. Pure."""
+"""Why a machine died, in one clause: from its console, its PID 1's report and its engine's reason. Pure."""
 
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ExitEvidence", "Tail", "cause", "remedy", "signal_name"]
+from pytest_smol.host.signal_names import signal_name
+
+__all__ = ["Tail", "cause", "remedy"]
 
 
 class Tail:
@@ -34,37 +33,26 @@ class Tail:
         return "\n".join(self.lines(count)).strip("\n")
 
 
-@dataclass(frozen=True)
-class ExitEvidence:
-    """What was left: console text, QMP events, the ``died`` message, QEMU's wait status and stderr."""
-
-    console: str = ""
-    events: Sequence[dict[str, Any]] = ()
-    died: dict[str, Any] | None = None
-    returncode: int | None = None
-    stderr: str = ""
-
-
 _PANIC = re.compile(r"Kernel panic - not syncing: (.+)")
 _OUT_OF_MEMORY = re.compile(r"Out of memory: Killed process \d+ \(([^)]*)\)")
 
 
-def cause(remains: ExitEvidence) -> str:
-    """One clause that names why the machine, or the test process in it, is no more."""
-    panic = _PANIC.search(remains.console)
+def cause(console: str, died: dict[str, Any] | None, engine_reason: str) -> str:
+    """One clause that names why the machine, or the test process in it, is no more.
+
+    ``console`` is the end of the console's text, ``died`` the message of PID 1 that the
+    test process ended, and ``engine_reason`` why the engine says that the machine ended.
+    """
+    panic = _PANIC.search(console)
     if panic:
         return f"the guest kernel panicked: {panic.group(1).strip()}"
-    if remains.died is not None:
-        return _process_death(remains.died, remains.console)
-    return _shutdown(remains.events) or _emulator_death(remains)
+    return _process_death(died, console) if died is not None else engine_reason
 
 
-def remedy(remains: ExitEvidence) -> str:
-    """What the user can do about the death; empty where that is for the test's author to say."""
-    if _OUT_OF_MEMORY.search(remains.console):
+def remedy(console: str) -> str:
+    """What the user can do about a death with this ``console``; empty where that is for the test's author."""
+    if _OUT_OF_MEMORY.search(console):
         return "if the tests need more memory, raise --smol-memory or the memory of their smol marker"
-    if remains.returncode == -signal.SIGBUS:
-        return "where the guest's memory is kept no space may be left: free some in TMPDIR and XDG_CACHE_HOME"
     return ""
 
 
@@ -73,37 +61,3 @@ def _process_death(died: dict[str, Any], console: str) -> str:
         return f"the test process exited with status {died['status']} before the test was over"
     because = " because the guest ran out of memory" if _OUT_OF_MEMORY.search(console) else ""
     return f"the test process was killed by {signal_name(died['signal'])}{because}"
-
-
-def _shutdown(events: Sequence[dict[str, Any]]) -> str | None:
-    reasons = [event.get("data", {}).get("reason") for event in events if event.get("event") == "SHUTDOWN"]
-    for reason in reasons:
-        if reason in _SHUTDOWN_REASONS:
-            return _SHUTDOWN_REASONS[reason]
-    return None
-
-
-#: QEMU's ShutdownCause (qapi/run-state.json) as a sentence's end.
-_SHUTDOWN_REASONS = {
-    "guest-shutdown": "the guest powered itself off",
-    "guest-reset": "the guest rebooted itself",
-    "guest-panic": "the guest kernel panicked",
-    "host-signal": "QEMU was asked to end by a signal on the host",
-}
-
-
-def _emulator_death(remains: ExitEvidence) -> str:
-    if remains.returncode is None:
-        return "QEMU closed its connections"
-    if remains.returncode < 0:
-        return f"QEMU was killed by {signal_name(-remains.returncode)} on the host"
-    last = remains.stderr.strip().splitlines()[-1:]
-    return f"QEMU ended with status {remains.returncode}" + (f": {last[0]}" if last else "")
-
-
-def signal_name(number: int) -> str:
-    """``SIGKILL`` for 9; real-time and unknown signals by number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

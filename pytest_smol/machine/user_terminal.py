@@ -19,7 +19,7 @@ import time
 import tty
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -165,11 +165,10 @@ def _lent(machine: Machine) -> Iterator[None]:
     sys.stdout.flush()
     with ExitStack() as stack:
         keys = stack.enter_context(_Keys(machine, stdin))
-        machine.on_terminal = lambda data: _write(stdout, data)
-        stack.callback(setattr, machine, "on_terminal", lambda data: None)
+        stack.enter_context(
+            machine.lend_terminal(lambda data: _write(stdout, data), lambda: _ends_of_lines(stdin))
+        )
         stack.enter_context(_raw(stdin))
-        machine.around_output = lambda: _ends_of_lines(stdin)
-        stack.callback(setattr, machine, "around_output", nullcontext)
         stack.enter_context(_resizes(machine, keys))
         yield
 

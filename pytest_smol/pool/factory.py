@@ -1,4 +1,4 @@
-"""Makes machines, and kills what is left of them: the one owner of processes and files of a run."""
+"""Makes machines and kills them: it owns all processes and files of a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pytest_smol.engines.confinement import domains
-from pytest_smol.engines.qemu import accelerator, program
-from pytest_smol.engines.qemu.command_line import Hardware, Kernel
+from pytest_smol.engines.choice import choose_engine
+from pytest_smol.engines.protocol import Engine, Hardware, Kernel, VirtualMachine
 from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
 from pytest_smol.guest_os import boot_files
 from pytest_smol.guest_os.host_view import base_view, hiding
@@ -58,51 +57,49 @@ def fresh_identity() -> dict[str, Any]:
 
 
 class MachineFactory:
-    """What machines of one run are made with. A context manager: leaving it leaves nothing behind.
+    """Makes the machines of one run. A context manager: leaving it leaves no process and no file.
 
     ``progress`` is told in a few words what takes long; the run's directory is
-    made in ``parent`` or, without one, where the settings say. Raises
+    made in ``parent`` or, without one, where the settings say. To ``hidden`` the host paths
+    are added that guests asked for and that are hidden from them. Raises
     :class:`HostError` where the host cannot run machines.
     """
 
     def __init__(
-        self, settings: Settings, progress: Callable[[str], None], parent: Path | None = None
+        self,
+        settings: Settings,
+        progress: Callable[[str], None],
+        parent: Path | None = None,
+        hidden: set[str] | None = None,
     ) -> None:
         self._progress = progress
-        self.emulator = program.find(settings.qemu)
-        self.accelerator = accelerator.choose(settings.accel)
-        level = domains.probe(self.emulator.path, self.accelerator)
-        if settings.require_confinement:
-            domains.require(self.accelerator, level)
+        self.engine: Engine = choose_engine(settings)
         cache = cache_directory.directory()
         self.boot_files = boot_files.prepare(cache, settings.kernel, progress)
         self._bases = BaseCache(cache, boot_files.tsc_khz())
+        self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
+        self.view = base_view(hidden=hiding(settings.hide, settings.show))
+        self.hidden: set[str] = set() if hidden is None else hidden
+        self.usage = Usage()
         self.ledger = Ledger.of_user()
         self._machines: set[Machine] = set()
-        self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
         for place in {None, settings.snapshot_dir}:
             sweep(place)
         with ExitStack() as stack:
             self.directory = stack.enter_context(RunDirectory(parent or settings.snapshot_dir)).path
             self._server = stack.enter_context(Server())
-            self._spawners = stack.enter_context(
-                domains.Spawners(self.emulator.path, self.accelerator, level)
-            )
+            stack.enter_context(self.engine)
             stack.callback(self._close_all)
             self._stack = stack.pop_all()
-        self.view = base_view(hidden=hiding(settings.hide, settings.show))
-        self.usage = Usage()
-        #: Host paths that machines asked for and did not get.
-        self.hidden: set[str] = set()
 
     def hardware(self, memory: int) -> Hardware:
-        """What a guest of ``memory`` MiB runs on."""
-        return Hardware(self.emulator, self.accelerator, memory)
+        """The hardware of a guest of ``memory`` MiB."""
+        return Hardware(memory)
 
     def facts(self, memory: int) -> dict[str, Any]:
         """All that can change a base snapshot, JSON-ready: see ``key_of``."""
         boot = (self.boot_files.digest, boot_files.command_line(0), start_command())
-        return machine_facts(self.hardware(memory), boot, self.view)
+        return machine_facts(self.engine.identity(self.hardware(memory)), boot, self.view)
 
     def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
         """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
@@ -136,10 +133,11 @@ class MachineFactory:
         ram = directory / "ram"
         with ram.open("wb") as file:
             file.truncate(hardware.memory << 20)
-        spawn = self._spawners.for_maker(directory, kernel.image, kernel.initramfs).spawn
-        with Machine(hardware, ram, self._server, Tree(self.view), kernel=kernel, spawn=spawn) as machine:
+        vm = self.engine.boot(hardware, kernel, ram)
+        with Machine(vm, self._server, Tree(self.view)) as machine:
             self.keep_console(machine, f"base {hardware.memory}")
             try:
+                machine.start()
                 self._wait_ready(machine)
             except MachineError as error:
                 error.evidence = "\n".join(filter(None, (error.evidence, machine.last_words())))
@@ -155,7 +153,7 @@ class MachineFactory:
             try:
                 message = machine.receive(min(time.monotonic() + _STALL, limit))
             except MachineTimeout:
-                progress = machine.console.total + machine.mount.requests.total()
+                progress = machine.console.total + machine.backend.requests.total()
                 if progress == seen or time.monotonic() >= limit:
                     raise
                 seen = progress
@@ -165,35 +163,26 @@ class MachineFactory:
 
     def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
         """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""
-        tree = Tree(view, snapshot.tree, asked=self.hidden)
-        spawn = self._spawners.for_maker(snapshot.ram.parent).spawn
-        machine = Machine(
-            snapshot.hardware, snapshot.ram, self._server, tree, on_output=on_output, spawn=spawn
-        )
-        return self._restored(snapshot, machine)
+        tree = Tree(view, snapshot.tree, hidden_hits=self.hidden)
+        vm = self.engine.resume(snapshot.hardware, snapshot.ram)
+        return self._started(snapshot, self._machine(vm, tree, on_output))
 
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes."""
         begin = time.monotonic()
-        tree = Tree(snapshot.view, snapshot.tree, final=True, asked=self.hidden)
-        spawn = self._spawners.for_forks(snapshot.ram, snapshot.state).spawn
-        machine = Machine(
-            snapshot.hardware,
-            snapshot.ram,
-            self._server,
-            tree,
-            private=True,
-            on_output=on_output,
-            spawn=spawn,
-        )
-        self._restored(snapshot, machine)
+        tree = Tree(snapshot.view, snapshot.tree, final=True, hidden_hits=self.hidden)
+        vm = self.engine.fork(snapshot.hardware, snapshot.ram, snapshot.state)
+        machine = self._started(snapshot, self._machine(vm, tree, on_output))
         self.usage.forked(machine, begin)
         return machine
 
-    def _restored(self, snapshot: Snapshot, machine: Machine) -> Machine:
+    def _machine(self, vm: VirtualMachine, tree: Tree, on_output: OutputSink | None) -> Machine:
+        return Machine(vm, self._server, tree, on_output)
+
+    def _started(self, snapshot: Snapshot, machine: Machine) -> Machine:
         self._machines.add(machine)
         try:
-            machine.restore(snapshot.state)
+            machine.start(snapshot.state)
         except BaseException:
             self.retire(machine)
             raise
@@ -210,7 +199,7 @@ class MachineFactory:
         self._machines.discard(machine)
 
     def kill_all(self) -> None:
-        """Send every machine its death, those too that another thread is about to make."""
+        """Kill every machine, without waiting for its end."""
         for machine in list(self._machines):
             machine.kill()
 

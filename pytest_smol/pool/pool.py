@@ -68,7 +68,7 @@ class Pool:
         :class:`~pytest_smol.errors.SmolError`.
         """
         machine = self._next(snapshot)
-        machine.on_output = on_output
+        machine.show_output(on_output)
         self._make_ahead(snapshot)
         return machine
 

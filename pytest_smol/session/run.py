@@ -55,8 +55,7 @@ class SmolSession:
         self._terminal = Terminal(config)
         self._messages = RunMessages(self._reports, self.screen)
         try:
-            self.factory = MachineFactory(settings, progress, self._context.directory)
-            self.factory.hidden = self._context.hidden
+            self.factory = MachineFactory(settings, progress, self._context.directory, self._context.hidden)
         except BaseException:
             self.artifacts.close()
             raise
@@ -89,15 +88,7 @@ class SmolSession:
 
     def describe(self) -> str:
         """One line about the machines."""
-        accelerator = self.factory.accelerator
-        reason = f" ({accelerator.reason})" if accelerator.reason else ""
-        boundary = ["emulation is no security boundary"] if accelerator.name == "tcg" else []
-        parts = [
-            f"{accelerator.name}{reason}",
-            *boundary,
-            f"QEMU {self.factory.emulator.version_text}",
-            "image host",
-        ]
+        parts = [self.factory.engine.describe(), "image host"]
         parts += [] if self._settings.seed is None else [f"seed {self._settings.seed}"]
         return "smol: " + ", ".join([*parts, *self._guests.describe()])
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pytest_smol.engines.qemu.command_line import Hardware
+from pytest_smol.engines.protocol import Hardware
 from pytest_smol.errors import SnapshotError
 from pytest_smol.host.run_directory import require_space
 from pytest_smol.snapshots.description import (

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_smol.engines.qemu.command_line import Hardware
+from pytest_smol.engines.protocol import Hardware
 from pytest_smol.errors import SnapshotError
 from pytest_smol.snapshots.key import FORMAT
 from pytest_smol.snapshots.snapshot import Snapshot, seal

@@ -7,8 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_smol.engines.qemu.command_line import Hardware, devices
-from pytest_smol.host import processor
 from pytest_smol.virtiofs.filesystem.tree import FLAGS
 from pytest_smol.virtiofs.view import View
 
@@ -24,25 +22,15 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def machine_facts(hardware: Hardware, boot: tuple[str, str, Sequence[str]], view: View) -> dict[str, Any]:
+def machine_facts(
+    machine: Mapping[str, Any], boot: tuple[str, str, Sequence[str]], view: View
+) -> dict[str, Any]:
     """All that can change a base snapshot, JSON-ready.
 
-    ``boot`` is a digest of kernel and initramfs, the kernel's command line, and
-    the program that the guest starts, with its arguments. The command line is
-    without ``tsc_early_khz=``: a measured frequency differs a little from boot
-    to boot of the host. What the host's processors and kernel are
-    counts only where the guest is shown the host's processor (QEMU's ``-cpu
-    host``); an emulated one is the same everywhere.
+    ``machine`` is the engine's identity for the guest's hardware (see
+    ``Engine.identity``). ``boot`` is a digest of kernel and initramfs, the
+    kernel's command line, and the program that the guest starts, with its
+    arguments. The command line is without ``tsc_early_khz=``: a measured
+    frequency differs a little from boot to boot of the host.
     """
-    shows_host = hardware.accelerator.cpu == "host"
-    return {
-        "emulator": [hardware.emulator.path, hardware.emulator.identity],
-        "accelerator": [hardware.accelerator.name, hardware.accelerator.cpu],
-        "host": processor.identity() if shows_host else None,
-        "memory": hardware.memory,
-        "cpus": hardware.cpus,
-        "boot": list(boot),
-        "devices": devices(hardware),
-        "server": int(FLAGS),
-        "view": view.to_json(),
-    }
+    return {**machine, "boot": list(boot), "server": int(FLAGS), "view": view.to_json()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_smol.engines.qemu.command_line import Hardware
+from pytest_smol.engines.protocol import Hardware
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.view import View
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from pytest_smol.engines.qemu.command_line import CHARDEVS, Hardware, Kernel, command_line
+from pytest_smol.engines.protocol import Hardware, Kernel
+from pytest_smol.engines.qemu.command_line import CHARDEVS, command_line
+from pytest_smol.engines.qemu.engine import QemuEngine
 from pytest_smol.guest_os import boot_files
 from pytest_smol.guest_os.host_view import base_view, project_view
 from pytest_smol.host.process import ChildProcess
@@ -21,6 +23,7 @@ from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.settings import Settings
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
+from pytest_smol.virtiofs.vhost_user.backend import VhostUserTransport
 from tests.bench import machines
 from tests.bench.figures import Figure
 from tests.bench.peers import PeerMissing
@@ -78,7 +81,8 @@ def measure(directory: Path, repeats: int) -> Iterator[Figure]:
 
 def _new_machine(factory: MachineFactory, directory: Path, virtiofsd: str | None) -> dict[str, float]:
     """Boot a machine that measures and powers off, its files served by ``virtiofsd`` or by us."""
-    hardware = Hardware(factory.emulator, factory.accelerator, 512)
+    assert isinstance(factory.engine, QemuEngine)
+    hardware = Hardware(512)
     program = [sys.executable, str(directory / "script.py"), str(directory)]
     initramfs = boot_files.with_start(factory.boot_files.initramfs, program, factory.directory)
     kernel = Kernel(factory.boot_files.kernel, initramfs, boot_files.command_line(boot_files.tsc_khz()))
@@ -96,14 +100,14 @@ def _new_machine(factory: MachineFactory, directory: Path, virtiofsd: str | None
         numbers = [fds[name] for name in CHARDEVS]
         # virtiofsd knows no legacy devices, which QEMU's microvm has unless it is told otherwise.
         modern = ["-global", "virtio-mmio.force-legacy=false"]
-        argv = [*command_line(hardware, ram, numbers, kernel=kernel), *modern]
+        argv = [*command_line(factory.engine.config, hardware, ram, numbers, kernel=kernel), *modern]
         process = ChildProcess(argv, numbers)
         stack.callback(process.kill)
         if not virtiofsd:
             view = project_view(base_view(), rootdir=directory, cwd=directory, sys_path=(), extra=())
             server = stack.enter_context(Server())
-            mount = server.attach(pairs["fs"][0], process.pid, Tree(view))
-            stack.callback(mount.close)
+            transport = VhostUserTransport(pairs["fs"][0], process.pid)
+            stack.callback(server.attach(transport, Tree(view)).close)
         return _rates(pairs["console"][0])
 
 

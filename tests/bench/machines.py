@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pytest_smol.engines.qemu.engine import QemuEngine
 from pytest_smol.engines.qemu.qmp import QmpClient
 from pytest_smol.host.process import ChildProcess
 from pytest_smol.machine.machine import Machine
@@ -59,8 +60,9 @@ def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFacto
 def qemu_floor(factory: MachineFactory) -> float:
     """Milliseconds from the start of an empty machine of ours to its end."""
     mine, other = socket.socketpair()
-    accelerator = factory.accelerator
-    argv = [factory.emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-S"]
+    assert isinstance(factory.engine, QemuEngine)
+    emulator, accelerator = factory.engine.config.emulator, factory.engine.config.accelerator
+    argv = [emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-S"]
     argv += ["-machine", "microvm,acpi=on", "-accel", accelerator.name, "-cpu", accelerator.cpu, "-m", "512M"]
     argv += ["-chardev", f"socket,id=qmp,fd={other.fileno()}", "-mon", "chardev=qmp,mode=control"]
     begin = time.perf_counter()
@@ -169,5 +171,5 @@ def measure_live(directory: Path, counts: Sequence[int]) -> Iterator[Figure]:
             forks += [factory.fork(snapshot) for _ in range(new)]
             taken = (time.perf_counter() - begin) * 1000 / new
             yield Figure(f"fork, up to {count} live", "ms", (taken,))
-            sizes = tuple(private_memory(fork.process.pid) for fork in forks)
+            sizes = tuple(private_memory(fork.vm.pid) for fork in forks)
             yield Figure(f"private memory of a fork, {count} live", "MB", sizes)

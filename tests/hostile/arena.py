@@ -86,23 +86,23 @@ class Guest(FrontEnd):
         self.kick_ring()
 
     def failure(self) -> str:
-        """How its mount failed; waits for that."""
-        wait(self.mount.failed_fd)
-        assert isinstance(self.mount.failure, ProtocolError)
-        return self.mount.failure.message
+        """How its back end failed; waits for that."""
+        wait(self.backend.failed_fd)
+        assert isinstance(self.backend.failure, ProtocolError)
+        return self.backend.failure.message
 
     def is_served(self) -> bool:
         """Whether it gets an answer, as it should where nothing failed."""
         return self.fuse(Opcode.GETATTR, 1, bytes(16))[0] == 0
 
     def answers(self, count: int) -> None:
-        """Wait until ``count`` requests are answered or the mount has failed."""
+        """Wait until ``count`` requests are answered or the back end has failed."""
         poll = select.poll()
         poll.register(self.call, select.POLLIN)
-        poll.register(self.mount.failed_fd, select.POLLIN)
-        while self.driver.used_idx < count and self.mount.failure is None:
+        poll.register(self.backend.failed_fd, select.POLLIN)
+        while self.driver.used_idx < count and self.backend.failure is None:
             assert poll.poll(PATIENCE * 1000), "nothing came"
-            if self.mount.failure is None:
+            if self.backend.failure is None:
                 os.eventfd_read(self.call)
 
 
@@ -150,7 +150,7 @@ class Arena:
         with self._stack:
             if error is None:
                 assert self.sibling.is_served()
-                assert self.sibling.mount.failure is None
+                assert self.sibling.backend.failure is None
                 assert all(victim.canaries_sing() for victim in self._victims)
         assert error is not None or descriptors() == self._before
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from pytest_smol.engines.confinement import landlock
+from pytest_smol.engines.qemu.engine import QemuEngine
+from pytest_smol.engines.qemu.vm import QemuVm
 from pytest_smol.errors import QmpError
 from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory
@@ -41,11 +43,13 @@ class Field:
     outside: Path
 
 
-def unconfined(stack: ExitStack, snapshot: Snapshot) -> Machine:
+def unconfined(stack: ExitStack, factory: MachineFactory, snapshot: Snapshot) -> Machine:
     server = stack.enter_context(Server())
     tree = Tree(snapshot.view, snapshot.tree, final=True)
-    machine = stack.enter_context(Machine(snapshot.hardware, snapshot.ram, server, tree, private=True))
-    machine.restore(snapshot.state)
+    assert isinstance(factory.engine, QemuEngine)
+    vm = QemuVm(factory.engine.config, snapshot.hardware, snapshot.ram, private=True)
+    machine = stack.enter_context(Machine(vm, server, tree))
+    machine.start(snapshot.state)
     return machine
 
 
@@ -60,7 +64,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         yield Field(
             factory.fork(forked),
             factory.resume(resumed, resumed.view),
-            unconfined(stack, forked),
+            unconfined(stack, factory, forked),
             forked,
             listener.getsockname()[1],
             outside,
@@ -68,7 +72,8 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
 
 
 def tell(machine: Machine, command: str, **arguments: Any) -> Any:
-    return machine.qmp.execute(command, time.monotonic() + 60, **arguments)
+    assert isinstance(machine.vm, QemuVm)
+    return machine.vm.qmp.execute(command, time.monotonic() + 60, **arguments)
 
 
 def chardev(machine: Machine, kind: str, **data: Any) -> None:
@@ -152,7 +157,7 @@ def test_a_fork_cannot_change_its_snapshot(field: Field) -> None:
 
 
 def test_the_kernel_says_how_a_fork_is_confined(field: Field) -> None:
-    pid = field.fork.process.pid
+    pid = field.fork.vm.pid
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     assert status["NoNewPrivs"].strip() == "1"
     assert status["Seccomp"].strip() == "2"
@@ -165,7 +170,7 @@ def test_the_kernel_says_how_a_fork_is_confined(field: Field) -> None:
 
 
 def test_nothing_else_of_this_process_is_confined(field: Field) -> None:
-    confined = Path(f"/proc/{field.fork.process.pid}/status").read_text()
+    confined = Path(f"/proc/{field.fork.vm.pid}/status").read_text()
     (filters,) = (line for line in confined.splitlines() if line.startswith("Seccomp_filters"))
     assert filters not in Path("/proc/self/status").read_text()
     assert Path("/etc/passwd").read_bytes()

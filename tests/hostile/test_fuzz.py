@@ -221,10 +221,10 @@ def test_any_messages_to_a_server(server: Server, stream: list[tuple[bytes, int]
                 os.close(fd)
     front.sock.shutdown(1)
     limit = time.monotonic() + PATIENCE
-    while front.mount._serving:  # until it has read all, or given up
+    while front.backend._serving:  # until it has read all, or given up
         assert time.monotonic() < limit
         time.sleep(0)
-    failure = front.mount.failure
+    failure = front.backend.failure
     front.close()
     assert failure is None or isinstance(failure, ProtocolError), failure
     assert set(os.listdir("/proc/self/fd")) == before

@@ -92,7 +92,7 @@ def guest(
     asked: set[str] | None = None,
 ) -> Client:
     rules = replace(hiding(hide, show), roots=(str(project),))
-    clients.append(Client(Tree(View({"/p": HostPath(str(project))}, rules), asked=asked)))
+    clients.append(Client(Tree(View({"/p": HostPath(str(project))}, rules), hidden_hits=asked)))
     return clients[-1]
 
 

@@ -334,7 +334,7 @@ def test_a_file_that_becomes_a_secret_is_not_opened(clients: list[Client], proje
 
 def test_what_is_asked_for_in_vain_is_known(clients: list[Client], project: Path) -> None:
     asked: set[str] = set()
-    clients.append(Client(Tree(View({"/p": HostPath(str(project))}, rules(project)), asked=asked)))
+    clients.append(Client(Tree(View({"/p": HostPath(str(project))}, rules(project)), hidden_hits=asked)))
     listed(clients[0], "/p", plus=True)
     exists(clients[0], "/p/none")
     assert asked == set()

@@ -11,8 +11,8 @@ import tracemalloc
 
 import pytest
 
+from pytest_smol.virtiofs import backend as backend_module
 from pytest_smol.virtiofs.fuse import Opcode
-from pytest_smol.virtiofs.vhost_user import backend as mount_module
 from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
 from pytest_smol.virtiofs.virtio.memory import Region
 from tests.hostile.arena import GETATTR, RAM_END, SIZE, Arena, Guest
@@ -111,7 +111,7 @@ def test_buffers_over_the_ring_itself(arena: Arena) -> None:
         guest.offer((data, len(GETATTR), NEXT, 1), (GUEST + offset, 120, WRITE, 0))
         # It is answered, or what it made of its ring is refused; it never waits for nothing.
         guest.answers(1)
-        assert guest.mount.requests["GETATTR"] >= 1
+        assert guest.backend.requests["GETATTR"] >= 1
 
 
 def test_the_same_buffer_for_all(arena: Arena) -> None:
@@ -119,7 +119,7 @@ def test_the_same_buffer_for_all(arena: Arena) -> None:
     data = guest.driver.buffer(GETATTR, 4096)
     guest.offer((data, len(GETATTR), NEXT, 1), (data, 60, WRITE | NEXT, 2), (data + 20, 60, WRITE, 0))
     guest.answers(1)
-    assert guest.mount.failure is None
+    assert guest.backend.failure is None
     assert guest.is_served()
 
 
@@ -180,7 +180,7 @@ def test_a_header_that_another_thread_flips(arena: Arena) -> None:
     finally:
         stop.set()
         thread.join()
-    assert guest.mount.failure is None
+    assert guest.backend.failure is None
 
 
 def test_a_descriptor_that_another_thread_flips(arena: Arena) -> None:
@@ -198,7 +198,7 @@ def test_a_descriptor_that_another_thread_flips(arena: Arena) -> None:
             guest.driver.offer(0)
             guest.kick_ring()
             guest.answers(n + 1)
-            if guest.mount.failure is not None:
+            if guest.backend.failure is not None:
                 assert "memory it does not have" in guest.failure()
                 break
     finally:
@@ -271,7 +271,7 @@ def test_qemu_is_killed_in_the_middle_of_a_request(arena: Arena) -> None:
     guest.kick_ring()
     with pytest.raises((EOFError, ConnectionError)):
         guest.ask(T.GET_FEATURES)
-    assert guest.mount.failure is None  # that QEMU is gone its owner says, and better
+    assert guest.backend.failure is None  # that QEMU is gone its owner says, and better
 
 
 def test_requests_that_take_long_let_others_have_their_turn(arena: Arena) -> None:
@@ -279,7 +279,7 @@ def test_requests_that_take_long_let_others_have_their_turn(arena: Arena) -> Non
 
     def slow(request_: bytes, room: int) -> bytes:
         served.append("slow")
-        time.sleep(2 * mount_module.SLICE)
+        time.sleep(2 * backend_module.SLICE)
         return bytes(16)
 
     guest = arena.guest(arena.replaced(slow))
@@ -298,8 +298,8 @@ def test_opcodes_that_are_none_are_not_counted_one_by_one(arena: Arena) -> None:
     guest = arena.guest()
     for opcode in range(1000, 1500):
         assert guest.fuse(opcode)[0] == errno.ENOSYS
-    assert guest.mount.requests == {"unknown": 500}
-    assert len(guest.mount._counts) == 1
+    assert guest.backend.requests == {"unknown": 500}
+    assert len(guest.backend._counts) == 1
 
 
 def test_more_file_descriptors_than_a_message_has(arena: Arena) -> None:

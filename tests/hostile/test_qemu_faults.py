@@ -41,16 +41,16 @@ FAULTS = {
     b"stopped\\0": lambda pid: os.kill(pid, signal.SIGSTOP),
 }
 
-def answer(mount, request, room):
+def answer(backend, request, room):
     fault = FAULTS.get(request[40:])
     if fault is not None:
-        fault(mount._memory.pid)
-    return ANSWER(mount, request, room)
+        fault(backend._memory.pid)
+    return ANSWER(backend, request, room)
 
 if "SMOL_GUEST" not in os.environ:
-    from pytest_smol.virtiofs.vhost_user.backend import Mount
-    ANSWER = Mount._answer
-    Mount._answer = answer
+    from pytest_smol.virtiofs.backend import FsBackend
+    ANSWER = FsBackend._answer
+    FsBackend._answer = answer
     BEFORE = held()
     atexit.register(lambda: pathlib.Path(os.environ["HELD"]).write_text(json.dumps([BEFORE, held()])))
 '''

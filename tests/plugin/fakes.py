@@ -1,9 +1,7 @@
 """A factory of machines that are none: processes that can be forked, or scripts that only talk.
 
-:class:`FakeFactory` takes the place of :class:`pytest_smol.pool.factory.MachineFactory`,
-and all of the host's side but QEMU and the file server is real: a
-:class:`FakeMachine` is a :class:`pytest_smol.machine.machine.Machine` whose sockets
-lead to a :class:`Process` or to a :class:`Script`.
+:class:`FakeFactory` takes the place of :class:`pytest_smol.pool.factory.MachineFactory`, and
+:class:`FakeEngine` that of an engine; the machines' talk and their file server are real.
 """
 
 from __future__ import annotations
@@ -21,11 +19,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
-from pytest_smol.engines.qemu.accelerator import Accelerator
-from pytest_smol.engines.qemu.command_line import PORTS, Hardware
+from pytest_smol.engines.protocol import PORTS, Hardware, Kernel, VirtualMachine
 from pytest_smol.engines.qemu.program import Emulator
 from pytest_smol.guest_os.host_view import base_view
 from pytest_smol.guest_os.interpreter import start_variables
@@ -41,13 +37,14 @@ from pytest_smol.snapshots.base_cache import Origin
 from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.filesystem.tree import Tree
+from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.view import View
 from tests.plugin.guest_process import ROLES
+from tests.unit.fake_vm import FakeVm
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 EMULATOR = Emulator("/fake/qemu-system-x86_64", (10, 0), "fake")
-ACCELERATOR = Accelerator("tcg", "max", "fake")
 
 #: The guest's ends of a machine's sockets, by name; who is given them closes them.
 Ends = Mapping[str, socket.socket]
@@ -147,39 +144,23 @@ class Script:
         return close
 
 
-class FakeMachine(Machine):
-    """A machine without QEMU, memory and files; its talk is that of a real one."""
+class GuestVm(FakeVm):
+    """A machine of the fake engine: the other ends of its sockets are those of ``guest``.
 
-    def __init__(
-        self, guest: Guest, snapshot: Snapshot, frozen: dict[Path, Process], on_output: OutputSink | None
-    ) -> None:
-        self._guest = guest
+    To freeze it keeps the guest process in ``frozen``, by state file, as the one to fork from.
+    """
+
+    def __init__(self, guest: Guest, frozen: dict[Path, Process]) -> None:
+        super().__init__()
         self._frozen_guests = frozen
-        self.sent: list[Message] = []
-        self.received: list[Message] = []
-        #: When it was first told to run tests or the end of the run, on time.monotonic()'s clock.
-        self.first_used = math.inf
-        nothing = cast(Any, None)
-        tree = Tree(snapshot.view, snapshot.tree)
-        super().__init__(snapshot.hardware, snapshot.ram, nothing, tree, on_output=on_output)
-
-    def _start(self, stack: ExitStack, *_: object) -> None:
-        names = ("console", *PORTS)
-        pairs = {name: socket.socketpair() for name in names}
         template, its_template = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._template: Process | None = Process(template)
-        stack.callback(self._close_template)
-        self._sockets = {name: stack.enter_context(mine) for name, (mine, _) in pairs.items()}
-        ends = {name: other for name, (_, other) in pairs.items()}
-        self._kill = self._guest.start({**ends, "template": its_template})
-        stack.callback(self._end_guest)
-        stack.enter_context(ends.pop("console"))  # it is QEMU's, and stays open while that lives
-        for end in (*ends.values(), its_template):
-            end.close()
-        self._pretend(stack)
-        for sock in self._sockets.values():
-            sock.setblocking(False)
-        self._poll = self._make_poll()
+        self.stack.callback(self._close_template)
+        self._kill = guest.start({**self.guest_ports, "template": its_template})
+        self.stack.callback(self._end_guest)
+        its_template.close()
+        for name in PORTS:  # the console is the engine's own, and stays open while the machine lives
+            self.guest_ports[name].close()
 
     def _close_template(self) -> None:
         if self._template is not None:
@@ -189,30 +170,61 @@ class FakeMachine(Machine):
         if self._template is not None:  # else it was frozen, and goes on
             self._kill()
 
-    def _pretend(self, stack: ExitStack) -> None:
-        """Stand-ins for QEMU and the file server, both in good health and with nothing to say."""
-        silent, other = map(stack.enter_context, socket.socketpair())
-        stack.enter_context(other)
-        fake: Any = self
-        fake.process = SimpleNamespace(
-            stopped=False,
-            pid=0,
-            returncode=None,
-            stderr=lambda: "",
-            wait=lambda timeout: None,
-            kill=lambda: None,
-            send_kill=lambda: None,
-        )
-        fake.mount = SimpleNamespace(failed_fd=silent.fileno(), failure=None, close=lambda: None)
-        fake.qmp = SimpleNamespace(fileno=silent.fileno, receive=lambda: True, events=[])
-
-    def freeze(self, state: Path) -> TreeState:
-        """Keep the guest process as the one to fork from in the name of ``state``."""
+    def freeze(self, state: Path) -> None:
         assert self._template is not None
         state.write_text("a process stands for it")
         self._frozen_guests[state] = self._template
         self._template = None
-        return TreeState()
+
+
+class FakeEngine:
+    """Implements ``Engine`` without QEMU.
+
+    ``session`` is the guest of machines that are resumed, ``forks`` the guests of the
+    first forks; later forks are of the guest that was frozen in their state file.
+    """
+
+    def __init__(self, session: Guest, forks: Iterable[Guest]) -> None:
+        self._session_guest = session
+        self._fork_guests = list(forks)
+        self._frozen: dict[Path, Process] = {}
+
+    def describe(self) -> str:
+        return "tcg (fake), emulation is no security boundary, QEMU 10.0"
+
+    def describe_confinement(self) -> str:
+        return "not at all"
+
+    def identity(self, hardware: Hardware) -> dict[str, Any]:
+        return {"fake": hardware.memory}
+
+    def boot(self, hardware: Hardware, kernel: Kernel, ram: Path) -> GuestVm:
+        raise AssertionError("the fake factory has a base")
+
+    def resume(self, hardware: Hardware, ram: Path) -> GuestVm:
+        return GuestVm(self._session_guest, self._frozen)
+
+    def fork(self, hardware: Hardware, ram: Path, state: Path) -> GuestVm:
+        guest = self._fork_guests.pop(0) if self._fork_guests else self._frozen[state]
+        return GuestVm(guest, self._frozen)
+
+    def __enter__(self) -> FakeEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._frozen.values():
+            process.close()
+
+
+class FakeMachine(Machine):
+    """A machine that notes what it is sent and what is received from it."""
+
+    def __init__(self, vm: VirtualMachine, server: Server, tree: Tree, on_output: OutputSink | None) -> None:
+        super().__init__(vm, server, tree, on_output)
+        self.sent: list[Message] = []
+        self.received: list[Message] = []
+        #: When it was first told to run tests or the end of the run, on time.monotonic()'s clock.
+        self.first_used = math.inf
 
     def send(self, message: Message) -> None:
         self.sent.append(message)
@@ -278,60 +290,45 @@ class Record:
 
 
 class FakeFactory(MachineFactory):
-    """Makes fake machines.
+    """Makes fake machines with ``engine``, and notes them in ``record``. It needs no kernel and no cache."""
 
-    ``session`` is the guest for guest sessions, ``forks`` the guests for the
-    first forks; later forks are of the session's guest.
-    """
-
-    def __init__(self, session: Guest, forks: Iterable[Guest], record: Record) -> None:
-        self._session_guest = session
-        self._fork_guests = list(forks)
+    def __init__(self, engine: FakeEngine, record: Record, hidden: set[str] | None) -> None:
         self._record = record
         record.factories += 1
-        self.emulator, self.accelerator = EMULATOR, ACCELERATOR
+        self.engine = engine
         self._machines = set()
-        self._frozen: dict[Path, Process] = {}
         with ExitStack() as stack:
             stack.callback(self._note_closed)
             self.directory = stack.enter_context(RunDirectory()).path
+            self._server = stack.enter_context(Server())
             self.ledger = Ledger(self.directory / "machines")
-            stack.callback(self._end_frozen)
+            stack.enter_context(engine)
             stack.callback(self._close_all)
             self._stack = stack.pop_all()
         self.view = _base_view()
+        self.hidden = set() if hidden is None else hidden
         self.consoles = Consoles(None)
         self.usage = Usage()
 
     def _note_closed(self) -> None:
         self._record.closed += 1
 
-    def _end_frozen(self) -> None:
-        for process in self._frozen.values():
-            process.close()
-
     def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
         for name in ("ram", "state"):
             (target / name).write_text("a process stands for it")
-        hardware = Hardware(self.emulator, self.accelerator, memory)
-        return Snapshot(hardware, self.view, target / "ram", target / "state", TreeState()), Origin()
+        return Snapshot(Hardware(memory), self.view, target / "ram", target / "state", TreeState()), Origin()
 
-    def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> FakeMachine:
-        machine = self._made(self._session_guest, snapshot, on_output)
-        self._record.sessions.append(machine)
+    def _machine(self, vm: VirtualMachine, tree: Tree, on_output: OutputSink | None) -> FakeMachine:
+        return FakeMachine(vm, self._server, tree, on_output)
+
+    def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
+        machine = super().resume(snapshot, view, on_output)
+        self._record.sessions.append(cast(FakeMachine, machine))
         return machine
 
-    def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> FakeMachine:
-        guest = self._fork_guests.pop(0) if self._fork_guests else self._frozen[snapshot.state]
-        begin = time.monotonic()
-        machine = self._made(guest, snapshot, on_output)
-        self.usage.forked(machine, begin)
-        self._record.made.append((machine, snapshot))
-        return machine
-
-    def _made(self, guest: Guest, snapshot: Snapshot, on_output: OutputSink | None) -> FakeMachine:
-        machine = FakeMachine(guest, snapshot, self._frozen, on_output)
-        self._machines.add(machine)
+    def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
+        machine = super().fork(snapshot, on_output)
+        self._record.made.append((cast(FakeMachine, machine), snapshot))
         return machine
 
     def retire(self, machine: Machine) -> None:
@@ -341,6 +338,8 @@ class FakeFactory(MachineFactory):
 
 def factory_of(
     session: Guest, forks: Iterable[Guest], record: Record
-) -> Callable[[Settings, Callable[[str], None], Path | None], FakeFactory]:
+) -> Callable[[Settings, Callable[[str], None], Path | None, set[str] | None], FakeFactory]:
     """What to put in the place of MachineFactory."""
-    return lambda settings, progress, parent: FakeFactory(session, forks, record)
+    return lambda settings, progress, parent=None, hidden=None: FakeFactory(
+        FakeEngine(session, forks), record, hidden
+    )

@@ -56,6 +56,8 @@ class FakeQemu:
         fields = [dict(part.split("=") for part in value.split(",")[1:]) for value in chardevs]
         self.sockets = {each["id"]: socket.socket(fileno=int(each["fd"])) for each in fields}
         self._requests = self.sockets["qmp"].makefile("rb")
+        #: What commands return, by name; an empty object for any other.
+        self.answers: dict[str, Any] = {}
         self.commands: dict[str, Callable[[dict[str, Any]], None]] = {
             "migrate-incoming": self._load,
             "migrate": self._save,
@@ -82,7 +84,7 @@ class FakeQemu:
             request = self.request()
             with open(self._log, "a", encoding="utf-8") as log:
                 log.write(json.dumps(request) + "\n")
-            self.qmp({"return": {}})
+            self.qmp({"return": self.answers.get(request["execute"], {})})
             if command := self.commands.get(request["execute"]):
                 command(request["arguments"])
             if request["execute"] == until:

@@ -6,9 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_smol.engines.qemu.accelerator import Accelerator
-from pytest_smol.engines.qemu.command_line import Hardware
-from pytest_smol.engines.qemu.program import Emulator
+from pytest_smol.engines.protocol import Hardware
 from pytest_smol.snapshots.base_cache import BaseCache, Origin
 from pytest_smol.snapshots.key import key_of
 from pytest_smol.snapshots.snapshot import Snapshot
@@ -16,7 +14,7 @@ from pytest_smol.virtiofs.dependencies.dependency import NOT_HASHED, FileDepende
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.view import View
 
-HARDWARE = Hardware(Emulator("/qemu", (10, 0, 0), "identity"), Accelerator("tcg", "max", ""), memory=1)
+HARDWARE = Hardware(memory=1)
 VIEW = View({})
 KEY = key_of({"test": 1})
 RAM = b"head" + bytes(200_000) + b"tail" + bytes(100_000)

@@ -67,4 +67,4 @@ def test_a_fork_reads_a_file_that_is_younger_than_its_snapshot(
             (tmp_path / "fresh").write_text(word)
             assert run_in_fork(factory, guest).strip() == word
     except SmolError as error:
-        pytest.fail(f"QEMU {factory.emulator.version_text} does not fork guests: {error}", pytrace=False)
+        pytest.fail(f"{factory.engine.describe()} does not fork guests: {error}", pytrace=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_smol.engines.qemu.vm import QemuVm
 from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool
@@ -76,6 +77,11 @@ def forks(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
         pool.close()
 
 
+def qemu_of(machine: Machine) -> QemuVm:
+    assert isinstance(machine.vm, QemuVm)
+    return machine.vm
+
+
 def children() -> set[int]:
     tasks = Path("/proc/self/task").iterdir()
     return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
@@ -85,19 +91,19 @@ def test_a_passing_test(forks: Forks) -> None:
     before = children()
     machine, kinds = forks.run(PASSES)
     assert kinds == ["start", "report", "report", "report", "finish"]
-    assert machine.qmp.commands == QMP_COMMANDS
-    assert children() - before == {machine.process.pid}
+    assert qemu_of(machine).qmp.commands == QMP_COMMANDS
+    assert children() - before == {machine.vm.pid}
     # All that it reads is in the memory of the snapshot: not one request to the file server.
-    assert machine.mount.requests.total() <= 2, machine.mount.requests
+    assert machine.backend.requests.total() <= 2, machine.backend.requests
     forks.end(machine)
 
 
 def test_a_passing_test_is_little_code(forks: Forks) -> None:
     """What is run first in a fork is translated first, which is most of what it costs under emulation."""
-    if forks.factory.accelerator.name != "tcg":
+    if not forks.factory.engine.describe().startswith("tcg"):
         pytest.skip("nothing is translated")
     machine, _ = forks.run(PASSES)
-    shown = machine.qmp.execute(
+    shown = qemu_of(machine).qmp.execute(
         "human-monitor-command", time.monotonic() + 120, **{"command-line": "info jit"}
     )
     (blocks,) = (int(line.split()[2]) for line in shown.splitlines() if line.startswith("TB count"))
@@ -108,7 +114,7 @@ def test_a_passing_test_is_little_code(forks: Forks) -> None:
 def test_a_failing_test_reads_little_more(forks: Forks) -> None:
     machine, kinds = forks.run(FAILS)
     assert kinds == ["start", "report", "report", "report", "finish"]
-    assert machine.mount.requests.total() <= 20, machine.mount.requests
+    assert machine.backend.requests.total() <= 20, machine.backend.requests
     forks.end(machine)
 
 
@@ -124,7 +130,7 @@ def test_a_fork_writes_no_file_and_copies_no_memory(forks: Forks) -> None:
     machine, _ = forks.run(PASSES)
     assert files() == before
     ram = f"{forks.snapshot.ram}"
-    maps = Path(f"/proc/{machine.process.pid}/smaps").read_text()
+    maps = Path(f"/proc/{machine.vm.pid}/smaps").read_text()
     (mapping,) = (block for block in maps.split("VmFlags") if ram in block)
     fields = dict(line.split(":", 1) for line in mapping.splitlines() if ":" in line and "kB" in line)
     private = int(fields["Anonymous"].split()[0]) << 10

@@ -1,13 +1,12 @@
-"""What QEMU may do on the host, held by the kernel, for the day that a guest takes QEMU over.
+"""What an engine's process may do on the host, held by the kernel, should a guest take that process over.
 
-Rules are laid on a thread that does nothing but spawn; what it spawns inherits them, so a fork pays nothing
-for them. There is one such thread for each set of files: a fork reads its snapshot and writes nothing; what
-makes a snapshot writes to that snapshot's directory.
+Rules are set on a thread that does nothing but spawn; its children inherit them, so a fork pays nothing for
+them. There is one such thread for each set of files: a fork reads its snapshot and writes nothing; what makes
+a snapshot writes to that snapshot's directory. What the engine's program itself needs is given by the engine.
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,16 +18,27 @@ from types import TracebackType
 
 from pytest_smol.engines.confinement.landlock import Access, Rule, abi, no_new_privileges, restrict_thread
 from pytest_smol.engines.confinement.seccomp import forbid_calls
-from pytest_smol.engines.qemu.accelerator import Accelerator
 from pytest_smol.errors import ConfinementMissing, HostError, SmolError
 from pytest_smol.host.process import Spawner
 
-__all__ = ["LIMITS_OF_FORKS", "LIMITS_OF_MAKERS", "Domain", "Level", "Spawners", "probe", "require", "rules"]
+__all__ = [
+    "LIMITS_OF_FORKS",
+    "LIMITS_OF_MAKERS",
+    "READ_RUN",
+    "Domain",
+    "Level",
+    "Spawners",
+    "probe",
+    "require",
+    "rules",
+]
 
 _READ = Access.READ_FILE | Access.READ_DIR
-_RUN = _READ | Access.EXECUTE
+
+#: Access to programs and their libraries.
+READ_RUN = _READ | Access.EXECUTE
+
 _WRITE = _READ | Access.WRITE_FILE | Access.TRUNCATE | Access.MAKE_REG
-_DEVICE = Access.READ_FILE | Access.WRITE_FILE | Access.IOCTL_DEV
 
 #: Where programs and their libraries are.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
@@ -40,11 +50,6 @@ _COMMON = (
     Rule("/dev/null", Access.READ_FILE | Access.WRITE_FILE),
     Rule("/dev/urandom", Access.READ_FILE),
 )
-
-#: Where a QEMU outside of the system's directories has its libraries and firmware, from its prefix.
-_BESIDE_PROGRAM = ("lib", "lib64", "share/qemu", "share/seabios")
-
-_DEVICES: Mapping[str, tuple[Rule, ...]] = {"kvm": (Rule("/dev/kvm", _DEVICE),)}
 
 #: Limits by setrlimit(2)'s numbers. A fork writes nothing but its words on standard error; the file of
 #: a maker's device state is some 100 kB, and memory that is mapped counts in neither.
@@ -68,7 +73,7 @@ _HOW = "Linux 6.12 or newer has it all, with landlock in its list of security mo
 
 @dataclass(frozen=True)
 class Domain:
-    """The files of one QEMU: ``reads`` and ``writes`` are files, or directories with all below them."""
+    """The files of one machine: ``reads`` and ``writes`` are files, or directories with all below them."""
 
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
@@ -76,7 +81,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Level:
-    """How far QEMU is confined: the version of Landlock's ABI, 0 for none, and what else there is.
+    """How far a process is confined: the version of Landlock's ABI, 0 for none, and what else there is.
 
     ``filter`` says whether calls are filtered, ``limits`` whether limits are set.
     ``reason`` says why what the kernel has is not used, and is mostly empty.
@@ -89,7 +94,7 @@ class Level:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What the kernel will not refuse QEMU."""
+        """What the kernel will not refuse the engine's process."""
         absent = tuple(what for since, what in _LANDLOCK if since > self.landlock)
         return absent + tuple(
             what for has, what in ((self.filter, _FILTERED), (self.limits, _LIMITED)) if not has
@@ -97,21 +102,18 @@ class Level:
 
     def describe(self) -> str:
         """One line."""
-        parts = ["QEMU's seccomp filter", *(["no sockets, no memory of others"] if self.filter else [])]
+        parts = ["no sockets, no memory of others"] if self.filter else []
         parts += [f"Landlock ABI {self.landlock}" if self.landlock else "no Landlock", "no new privileges"]
         parts += ["no core files, few descriptors, small files"] if self.limits else []
         text = ", ".join(parts) + (f"; not refused: {', '.join(self.missing)}" if self.missing else "")
         return text + (f" ({self.reason})" if self.reason else "")
 
 
-def rules(program: str, accelerator: Accelerator, domain: Domain) -> Iterator[Rule]:
-    """All that the QEMU ``program`` may do with files."""
-    yield from (Rule(path, _RUN) for path in _SYSTEM)
+def rules(own: Sequence[Rule], domain: Domain) -> Iterator[Rule]:
+    """All that an engine's process may do with files; ``own`` is what its program itself needs."""
+    yield from (Rule(path, READ_RUN) for path in _SYSTEM)
     yield from _COMMON
-    yield Rule(program, _RUN)
-    prefix = os.path.dirname(os.path.dirname(program))
-    yield from (Rule(os.path.join(prefix, below), _RUN) for below in _BESIDE_PROGRAM)
-    yield from _DEVICES.get(accelerator.name, ())
+    yield from own
     yield from (Rule(str(path), _READ) for path in domain.reads)
     yield from (Rule(str(path), _WRITE) for path in domain.writes)
 
@@ -126,23 +128,25 @@ def _confine(level: Level, allowed: Sequence[Rule]) -> None:
 
 
 class Spawners:
-    """Threads that spawn confined QEMUs; all of these die with them. A context manager, for any thread."""
+    """Threads that spawn confined processes, which die with them. A context manager, for any thread.
 
-    def __init__(self, program: str, accelerator: Accelerator, level: Level) -> None:
+    ``own`` is what the engine's program itself needs.
+    """
+
+    def __init__(self, own: Sequence[Rule], level: Level) -> None:
         self.level = level
-        self._program = program
-        self._accelerator = accelerator
+        self._own = tuple(own)
         self._lock = threading.Lock()
         self._forks: dict[Domain, Spawner] = {}
         self._stack = ExitStack()
 
     def _make(self, domain: Domain, limits: Mapping[int, int]) -> Spawner:
-        allowed = list(rules(self._program, self._accelerator, domain))
+        allowed = list(rules(self._own, domain))
         try:
             limits = limits if self.level.limits else {}
             spawner = Spawner(partial(_confine, self.level, allowed), limits)
         except OSError as error:
-            raise HostError(f"QEMU cannot be confined: {error}", remedy=_HOW) from error
+            raise HostError(f"machines cannot be confined: {error}", remedy=_HOW) from error
         return self._stack.enter_context(spawner)
 
     def for_forks(self, *files: Path) -> Spawner:
@@ -154,7 +158,7 @@ class Spawners:
             return self._forks[domain]
 
     def for_maker(self, directory: Path, *reads: Path) -> Spawner:
-        """What spawns the one QEMU that makes a snapshot in ``directory``, and reads other files for it."""
+        """What spawns the process that makes a snapshot in ``directory``, and reads other files for it."""
         with self._lock:
             return self._make(Domain(reads, (directory,)), LIMITS_OF_MAKERS)
 
@@ -171,43 +175,47 @@ class Spawners:
         self.close()
 
 
-def _failure_of(program: str, accelerator: Accelerator, level: Level) -> str:
-    """Why ``program`` cannot be run as ``level`` says; empty if it can."""
+def _failure_of(argv: Sequence[str], own: Sequence[Rule], level: Level) -> str:
+    """Why ``argv`` cannot be run as ``level`` says; empty if it can."""
     try:
-        with Spawners(program, accelerator, level) as spawners:
-            child = spawners.for_forks().spawn([program, "--version"], ())
+        with Spawners(own, level) as spawners:
+            child = spawners.for_forks().spawn(argv, ())
             try:
                 status = child.wait(30)
-                words = child.stderr().strip().splitlines()
+                lines = child.stderr().strip().splitlines()
             finally:
                 child.kill()
     except SmolError as error:
         return str(error)
-    return "" if status == 0 else f"{program} does not run so: {words[-1] if words else status}"
+    return "" if status == 0 else f"{argv[0]} does not run so: {lines[-1] if lines else status}"
 
 
-def probe(program: str, accelerator: Accelerator) -> Level:
-    """How far the QEMU ``program`` can be confined on this host: tried, as a container may forbid it."""
+def probe(argv: Sequence[str], own: Sequence[Rule]) -> Level:
+    """How far the program of ``argv`` can be confined on this host: ``argv`` is run, and should succeed.
+
+    It is tried, as a container may forbid it. ``own`` is what the program itself needs.
+    """
     version = abi()
-    why = _failure_of(program, accelerator, Level(version))
+    why = _failure_of(argv, own, Level(version))
     if not why:
         return Level(version)
     for landlock, filtered, limits in ((version, False, True), (0, True, True), (version, True, False)):
         level = Level(landlock, filtered, limits, why)
-        if not _failure_of(program, accelerator, level):
+        if not _failure_of(argv, own, level):
             return level
     return Level(0, filter=False, limits=False, reason=why)
 
 
-def require(accelerator: Accelerator, level: Level) -> None:
-    """Raise :class:`ConfinementMissing` unless nothing is missing of what keeps a hostile guest in."""
-    lacks = [f"QEMU cannot be refused {what}" for what in level.missing]
-    if accelerator.name != "kvm":
-        lacks.insert(0, f"{accelerator.name} is emulation, which is no security boundary")
+def require(level: Level, lacks: Sequence[str] = ()) -> None:
+    """Raise :class:`ConfinementMissing` unless nothing is missing of what keeps a hostile guest in.
+
+    ``lacks`` is what the engine misses, a clause each.
+    """
+    missing = [*lacks, *(f"machines cannot be refused {what}" for what in level.missing)]
     if level.reason:
-        lacks.append(level.reason)
-    if lacks:
+        missing.append(level.reason)
+    if missing:
         raise ConfinementMissing(
-            f"smol_require_confinement is set, and machines cannot be confined: {'; '.join(lacks)}",
+            f"smol_require_confinement is set, and machines cannot be confined: {'; '.join(missing)}",
             remedy=f"use a host with KVM; {_HOW}; pytest-smol doctor shows both",
         )

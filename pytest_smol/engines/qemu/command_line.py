@@ -6,16 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_smol.engines.protocol import FS_TAG, PORTS, Hardware, Kernel
 from pytest_smol.engines.qemu.accelerator import Accelerator
 from pytest_smol.engines.qemu.program import Emulator
 
-__all__ = ["FS_TAG", "PORTS", "Hardware", "Kernel", "command_line", "devices"]
-
-#: The virtio-fs tag that guest/init mounts.
-FS_TAG = "smol"
-
-#: virtio-serial ports by name, in the order in which they stand on the command line.
-PORTS = ("control", "lifecycle", "stdout", "stderr", "terminal")
+__all__ = ["CHARDEVS", "QemuConfig", "command_line", "devices"]
 
 #: Chardevs that QEMU inherits as connected sockets: QMP, the console, the ports and virtio-fs.
 CHARDEVS = ("qmp", "console", *PORTS, "fs")
@@ -24,22 +19,11 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """What a guest runs on; equal for a snapshot and all that is restored from it. Memory in MiB."""
+class QemuConfig:
+    """The QEMU program and the accelerator that run the guests of a run."""
 
     emulator: Emulator
     accelerator: Accelerator
-    memory: int = 512
-    cpus: int = 1
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What a cold boot loads; a restored machine needs none of it."""
-
-    image: Path
-    initramfs: Path
-    command_line: str
 
 
 def _chardev(name: str, fd: int) -> list[str]:
@@ -57,6 +41,7 @@ def _escaped(value: str) -> str:
 
 
 def command_line(
+    config: QemuConfig,
     hardware: Hardware,
     ram: Path,
     fds: Sequence[int],
@@ -70,9 +55,9 @@ def command_line(
     ``kernel`` the machine boots; without, it waits for a state to be loaded.
     ``private`` maps the memory file copy-on-write, so that it is never written.
     """
-    arguments = [hardware.emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    arguments = [config.emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     arguments += ["-sandbox", _SANDBOX, "-machine", "microvm,acpi=on,memory-backend=m0"]
-    arguments += ["-accel", hardware.accelerator.name, "-cpu", hardware.accelerator.cpu]
+    arguments += ["-accel", config.accelerator.name, "-cpu", config.accelerator.cpu]
     arguments += ["-m", f"{hardware.memory}M", "-smp", str(hardware.cpus)]
     arguments += ["-object", _memory(hardware, ram, private)]
     for name, fd in zip(CHARDEVS, fds, strict=True):
@@ -87,9 +72,9 @@ def command_line(
     return [*arguments, *_boot(kernel)]
 
 
-def devices(hardware: Hardware) -> list[str]:
+def devices(config: QemuConfig, hardware: Hardware) -> list[str]:
     """All of a command line that makes a machine what a snapshot fits: the same for all runs."""
-    return command_line(hardware, Path(), range(len(CHARDEVS)))
+    return command_line(config, hardware, Path(), range(len(CHARDEVS)))
 
 
 def _boot(kernel: Kernel) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_smol import errors
-from pytest_smol.engines.qemu.command_line import Hardware
+from pytest_smol.engines.protocol import Hardware
 from pytest_smol.errors import SmolError, SnapshotError
 from pytest_smol.host.cache_directory import distrust
 from pytest_smol.host.run_directory import require_space

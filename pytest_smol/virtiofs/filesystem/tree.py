@@ -34,7 +34,7 @@ VALID = 365 * 24 * 3600
 MAX_PAGES = 256
 MAX_READAHEAD = 1 << 20
 MAX_LISTED = 1 << 17  # bytes of directory entries in one reply; kernels ask for a page, or a few
-MAX_ASKED = 100
+MAX_HIDDEN_HITS = 100
 MIN_WRITE = 4096  # the kernel takes no less; nothing is ever written
 #: What is agreed with the guest's kernel when it mounts. Without READDIRPLUS_AUTO all of a listing comes with
 #: attributes; with it only the first page does, and the rest is looked up name by name.
@@ -66,7 +66,7 @@ class Tree:
     ``state`` is what a frozen tree left behind: the guest that this one serves
     holds its nodes. If ``view`` is larger than the one that guest was shown, it may
     have to drop its caches: :meth:`TreeState.outdated`. A ``final`` tree is never
-    frozen, so it need not remember what its guest has seen. To ``asked`` it adds
+    frozen, so it need not remember what its guest has seen. To ``hidden_hits`` it adds
     host paths that its guest asks for by name and that are hidden, the first few.
     """
 
@@ -76,7 +76,7 @@ class Tree:
         state: TreeState | None = None,
         *,
         final: bool = False,
-        asked: set[str] | None = None,
+        hidden_hits: set[str] | None = None,
     ) -> None:
         self._base = state or TreeState()
         self._nodes = NodeTable(self._base.nodes)
@@ -91,7 +91,7 @@ class Tree:
         self._directories = Directories(self._places, self._devices, self._recorder, *host)
         self._files = Files(*host, self._tell)
         self._listings = Listings()
-        self._asked = set() if asked is None else asked
+        self._hidden_hits = set() if hidden_hits is None else hidden_hits
 
     def dispatch(self, request: bytes, room: int) -> bytes | None:
         """The reply to one FUSE request, at most ``room`` bytes; None where none is due (or fits)."""
@@ -178,8 +178,8 @@ class Tree:
 
     def _tell(self, host: bytes, more: str = "") -> None:
         """Remember that the guest asked for ``host``, which is hidden, or ``more`` of it."""
-        if len(self._asked) < MAX_ASKED:
-            self._asked.add(os.fsdecode(host) + more)
+        if len(self._hidden_hits) < MAX_HIDDEN_HITS:
+            self._hidden_hits.add(os.fsdecode(host) + more)
 
     # Entries: what LOOKUP and READDIRPLUS hand out.
 

@@ -1,151 +1,60 @@
-"""One machine's file system: a vhost-user connection, its rings and the tree behind them.
+"""The back end of one vhost-user connection: what QEMU says on it sets up the guest's memory and queues.
 
-Nothing here waits for a peer: each read and write of a socket, pipe or eventfd
-returns at once, and a guest that asks without end gets its turn like others.
+Source: QEMU's "Vhost-user Protocol" specification (docs/interop/vhost-user.rst).
 """
 
 from __future__ import annotations
 
 import array
-import contextlib
 import os
 import socket
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from pytest_smol.errors import MachineError, ProtocolError, SmolError
+from pytest_smol.errors import ProtocolError
+from pytest_smol.virtiofs.backend import FsBackend, Loop, close_fds
 from pytest_smol.virtiofs.filesystem.tree import Tree
-from pytest_smol.virtiofs.fuse import Opcode
 from pytest_smol.virtiofs.vhost_user import session
 from pytest_smol.virtiofs.vhost_user.messages import MAX_REGIONS, Decoder, Message
-from pytest_smol.virtiofs.virtio.memory import Memory
-from pytest_smol.virtiofs.virtio.vring import Vring
+from pytest_smol.virtiofs.virtio.memory import Memory, ProcessMemory
 
-__all__ = ["Loop", "Mount"]
+__all__ = ["VhostUserFsBackend", "VhostUserTransport"]
 
-BATCH = 16  # requests of one ring before others have their turn
-SLICE = 0.02  # and seconds, for some requests cost a thousand times as much as others
-SIGNAL = (1).to_bytes(8, "little")
 NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-OPCODE_NAMES = {opcode.value: opcode.name for opcode in Opcode}
 
 
-class Loop(Protocol):
-    """What a mount needs of the server."""
+@dataclass(frozen=True)
+class VhostUserTransport:
+    """The guest of the QEMU process ``pid``, whose vhost-user chardev is the other end of ``sock``.
 
-    def watch(self, fd: int, mount: Mount) -> None:
-        """Call ``mount.ready(fd)`` whenever ``fd`` can be read."""
-
-    def unwatch(self, fd: int) -> None:
-        """Do so no more."""
-
-    def closed(self, mount: Mount) -> None:
-        """The mount is closed, and needs nothing any more."""
-
-
-@dataclass
-class Queue:
-    """A ring's eventfds, and the ring itself while it runs."""
-
-    kick: int | None = None
-    call: int | None = None
-    vring: Vring | None = None
-
-
-class Mount:
-    """One machine's file system, served until :meth:`close` or a failure.
-
-    ``failure`` is set when the guest or QEMU broke a protocol; ``failed_fd``, an
-    eventfd, becomes readable then. That QEMU ends is no failure. The mount owns
-    ``sock`` and ``tree``.
+    ``pid`` is a child of this process that is not reaped before the back end is closed. The
+    back end owns ``sock``.
     """
 
+    sock: socket.socket
+    pid: int
+
+    def serve(self, loop: Loop, tree: Tree) -> VhostUserFsBackend:
+        """As :meth:`Transport.serve`."""
+        return VhostUserFsBackend(loop, self.sock, ProcessMemory(self.pid), tree)
+
+
+class VhostUserFsBackend(FsBackend):
+    """As :class:`FsBackend`; owns ``sock`` as well."""
+
     def __init__(self, loop: Loop, sock: socket.socket, memory: Memory, tree: Tree) -> None:
-        self.failure: SmolError | None = None
-        self.failed_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._loop = loop
+        super().__init__(loop, memory, tree)
         self._sock = sock
-        self._memory = memory
-        self._tree = tree
         self._backend = session.Backend()
         self._decoder = Decoder()
-        self._queues = [Queue() for _ in self._backend.rings]
         self._load_fd: int | None = None
         self._loaded = b""
-        self._watched: dict[int, Callable[[], None]] = {}
-        self._counts: Counter[int] = Counter()
-        self._lock = threading.RLock()
-        self._serving = True
-        self._closed = False
-        with self._lock:
-            self._watch(sock.fileno(), self._receive)
+        self.watch(sock.fileno(), self._receive)
 
-    @property
-    def requests(self) -> Counter[str]:
-        """How many requests of each opcode were answered, by the opcode's name."""
-        counts: Counter[str] = Counter()
-        for opcode, count in self._counts.copy().items():
-            counts[OPCODE_NAMES.get(opcode, "unknown")] += count
-        return counts
-
-    def close(self) -> None:
-        """Stop serving and close all that is open; for any thread, any number of times.
-
-        When it returns no system call touches the QEMU process any more.
-        """
-        with self._lock:
-            self._stop()
-            if not self._closed:
-                self._closed = True
-                os.close(self.failed_fd)
-                self._loop.closed(self)
-
-    def ready(self, fd: int) -> None:
-        """``fd`` can be read: do what it is watched for. Never raises. For the server's thread."""
-        with self._lock:
-            callback = self._watched.get(fd)
-            if callback is None:
-                return
-            try:
-                callback()
-            except SmolError as error:
-                self._fail(error)
-            except (ProcessLookupError, ConnectionError):
-                self._stop()  # QEMU is gone, which its owner learns by itself
-            except OSError as error:
-                self._fail(ProtocolError(f"QEMU sent a file descriptor that cannot be used: {error}"))
-            except Exception as error:  # a mistake of ours must not stop all other machines
-                self._fail(MachineError(f"the file server failed: {error!r}"))
-
-    def _fail(self, error: SmolError) -> None:
-        self.failure = error
-        self._stop()
-        os.write(self.failed_fd, SIGNAL)
-
-    def _stop(self) -> None:
-        if not self._serving:
-            return
-        self._serving = False
-        for fd in list(self._watched):
-            self._unwatch(fd)
-        for queue in self._queues:
-            queue.vring = None
-            _close(queue.kick, queue.call)
-        _close(self._load_fd, *self._decoder.close())
+    def release(self) -> None:
+        """As :meth:`FsBackend.release`."""
+        close_fds(self._load_fd, *self._decoder.close())
         self._sock.close()
-        self._tree.close()
-
-    def _watch(self, fd: int, callback: Callable[[], None]) -> None:
-        self._loop.watch(fd, self)  # raises OSError for what cannot be waited for
-        self._watched[fd] = callback
-
-    def _unwatch(self, fd: int) -> None:
-        if self._watched.pop(fd, None) is not None:
-            self._loop.unwatch(fd)
 
     # vhost-user
 
@@ -170,7 +79,7 @@ class Mount:
             if reply:
                 self._send(reply)
         finally:
-            _close(*(fd for fd in message.fds if fd != taken))
+            close_fds(*(fd for fd in message.fds if fd != taken))
 
     def _send(self, reply: bytes) -> None:
         try:
@@ -182,50 +91,30 @@ class Mount:
 
     def _set_memory(self, event: session.MemoryTable) -> None:
         self._memory.set_table(event.regions)
-        for queue in self._queues:
-            if queue.vring is not None:
-                queue.vring.check()  # QEMU may take away memory, but not from under a ring
+        self.check_queues()  # QEMU may take away memory, but not from under a ring
 
     def _set_kick(self, event: session.RingKick) -> None:
-        queue = self._queues[event.ring]
-        self._drop_kick(queue)
-        queue.kick = event.fd
-        os.set_blocking(event.fd, False)
-        self._watch(event.fd, lambda: self._kicked(event.ring))
+        self.set_kick(event.ring, event.fd)
         self._run_or_stop(event.ring)
 
     def _set_call(self, event: session.RingCall) -> None:
-        queue = self._queues[event.ring]
-        _close(queue.call)
-        queue.call = event.fd
-        if event.fd is not None:
-            os.set_blocking(event.fd, False)
+        self.set_call(event.ring, event.fd)
 
     def _enable(self, event: session.RingEnabled) -> None:
         self._run_or_stop(event.ring)
 
     def _run_or_stop(self, index: int) -> None:
         """A ring runs while it has a kick and is enabled."""
-        ring, queue = self._backend.rings[index], self._queues[index]
-        runs = ring.enabled and queue.kick is not None
-        if runs and queue.vring is None:
-            queue.vring = Vring(self._memory, ring.num, ring.addresses, ring.base)
-            # What the guest made available earlier, it announced to another server.
-            self._process(index)
-        elif not runs and queue.vring is not None:
-            ring.base = queue.vring.last_avail
-            queue.vring = None
+        ring = self._backend.rings[index]
+        if ring.enabled and self.has_kick(index):
+            self.start_queue(index, ring.num, ring.addresses, ring.base)
+        elif (base := self.stop_queue(index)) is not None:
+            ring.base = base
 
     def _stop_ring(self, event: session.RingStopped) -> bytes:
-        self._drop_kick(self._queues[event.ring])
+        self.drop_kick(event.ring)
         self._run_or_stop(event.ring)
         return self._backend.vring_base(event.ring)
-
-    def _drop_kick(self, queue: Queue) -> None:
-        if queue.kick is not None:
-            self._unwatch(queue.kick)
-            _close(queue.kick)
-            queue.kick = None
 
     # Device state
 
@@ -236,20 +125,20 @@ class Mount:
             if os.write(event.fd, session.STATE) != len(session.STATE):
                 raise ProtocolError("QEMU does not take the device's state")
         finally:
-            _close(event.fd)
+            close_fds(event.fd)
 
     def _load(self, event: session.LoadState) -> None:
         # QEMU writes it only after our reply, so it is read when it has come.
         self._drop_load()
         self._load_fd, self._loaded = event.fd, b""
         os.set_blocking(event.fd, False)
-        self._watch(event.fd, self._read_state)
+        self.watch(event.fd, self._read_state)
 
     def _drop_load(self) -> None:
         fd, self._load_fd = self._load_fd, None
         if fd is not None:
-            self._unwatch(fd)
-            _close(fd)
+            self.unwatch(fd)
+            close_fds(fd)
 
     def _read_state(self) -> None:
         while (fd := self._load_fd) is not None:
@@ -267,43 +156,6 @@ class Mount:
         whole = self._load_fd is None and self._loaded in (b"", session.STATE)
         return self._backend.state_checked(whole)
 
-    # Requests
-
-    def _kicked(self, index: int) -> None:
-        kick = self._queues[index].kick
-        if kick is not None:
-            with contextlib.suppress(BlockingIOError):
-                os.read(kick, 8)
-            self._process(index)
-
-    def _process(self, index: int) -> None:
-        queue = self._queues[index]
-        if queue.vring is None:
-            return
-        end = time.monotonic() + SLICE
-        notify, more = queue.vring.process(self._answer, BATCH, lambda: time.monotonic() >= end)
-        if notify and queue.call is not None:
-            _signal(queue.call)
-        if more and queue.kick is not None:
-            _signal(queue.kick)  # our own turn again, after everyone else's
-
-    def _answer(self, request: bytes, room: int) -> bytes | None:
-        opcode = int.from_bytes(request[4:8], "little")
-        # One count for all that are unknown: a guest can think of four milliards of them.
-        self._counts[opcode if opcode in OPCODE_NAMES else 0] += 1
-        return self._tree.dispatch(request, room)
-
-
-def _signal(fd: int) -> None:
-    with contextlib.suppress(BlockingIOError):  # its counter is full: it is signalled
-        os.write(fd, SIGNAL)
-
-
-def _close(*fds: int | None) -> None:
-    for fd in fds:
-        if fd is not None:
-            os.close(fd)
-
 
 def _receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Up to ``size`` bytes and the file descriptors that came with them."""
@@ -317,12 +169,12 @@ def _receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
 
 
 _EVENTS: dict[type, Callable[..., bytes | None]] = {
-    session.MemoryTable: Mount._set_memory,
-    session.RingKick: Mount._set_kick,
-    session.RingCall: Mount._set_call,
-    session.RingEnabled: Mount._enable,
-    session.RingStopped: Mount._stop_ring,
-    session.SaveState: Mount._save,
-    session.LoadState: Mount._load,
-    session.CheckState: Mount._check_state,
+    session.MemoryTable: VhostUserFsBackend._set_memory,
+    session.RingKick: VhostUserFsBackend._set_kick,
+    session.RingCall: VhostUserFsBackend._set_call,
+    session.RingEnabled: VhostUserFsBackend._enable,
+    session.RingStopped: VhostUserFsBackend._stop_ring,
+    session.SaveState: VhostUserFsBackend._save,
+    session.LoadState: VhostUserFsBackend._load,
+    session.CheckState: VhostUserFsBackend._check_state,
 }

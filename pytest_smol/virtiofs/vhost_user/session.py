@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pytest_smol.errors import ProtocolError
+from pytest_smol.virtiofs.backend import QUEUES
 from pytest_smol.virtiofs.vhost_user.messages import (
     LOG,
     MAX_REGIONS,
@@ -49,8 +50,6 @@ __all__ = [
     "SaveState",
 ]
 
-QUEUES = 2
-"""The high priority queue, which carries FORGET, and one request queue."""
 STATE = b"pytest-smol virtiofs 1\n"
 """All of the device state that travels within QEMU's: it says that the node table is elsewhere."""
 

@@ -7,28 +7,30 @@ from pathlib import Path
 
 import pytest
 
+from pytest_smol.engines.protocol import PORTS, Hardware, Kernel
 from pytest_smol.engines.qemu import program as qemu_program
 from pytest_smol.engines.qemu.accelerator import Accelerator
-from pytest_smol.engines.qemu.command_line import CHARDEVS, PORTS, Hardware, Kernel, command_line
+from pytest_smol.engines.qemu.command_line import CHARDEVS, QemuConfig, command_line
 from pytest_smol.engines.qemu.program import Emulator
 from pytest_smol.errors import HostError, QemuTooOld, ToolMissing
 
 EMULATOR = Emulator("/usr/bin/qemu", (10, 0, 2), "identity")
-HARDWARE = Hardware(EMULATOR, Accelerator("tcg", "max", ""), memory=192, cpus=1)
+CONFIG = QemuConfig(EMULATOR, Accelerator("tcg", "max", ""))
+HARDWARE = Hardware(memory=192, cpus=1)
 FDS = range(10, 10 + len(CHARDEVS))
 KERNEL = Kernel(Path("/k/vmlinuz"), Path("/k/initrd"), "console=hvc0 quiet")
 
 
 def boot() -> list[str]:
-    return command_line(HARDWARE, Path("/run/ram"), FDS, kernel=KERNEL)
+    return command_line(CONFIG, HARDWARE, Path("/run/ram"), FDS, kernel=KERNEL)
 
 
 def template() -> list[str]:
-    return command_line(HARDWARE, Path("/run/ram"), FDS)
+    return command_line(CONFIG, HARDWARE, Path("/run/ram"), FDS)
 
 
 def fork() -> list[str]:
-    return command_line(HARDWARE, Path("/run/ram"), FDS, private=True)
+    return command_line(CONFIG, HARDWARE, Path("/run/ram"), FDS, private=True)
 
 
 def options(argv: list[str]) -> list[tuple[str, ...]]:
@@ -101,7 +103,7 @@ def test_every_chardev_has_its_descriptor() -> None:
 @pytest.mark.parametrize("count", [0, len(CHARDEVS) - 1, len(CHARDEVS) + 1])
 def test_another_number_of_descriptors_is_a_mistake(count: int) -> None:
     with pytest.raises(ValueError, match="zip"):
-        command_line(HARDWARE, Path("/run/ram"), range(count))
+        command_line(CONFIG, HARDWARE, Path("/run/ram"), range(count))
 
 
 def test_every_port_and_the_file_system_are_devices() -> None:
@@ -123,7 +125,7 @@ def test_every_device_is_connected_to_a_chardev_that_exists() -> None:
 
 
 def test_a_comma_in_a_path_does_not_end_it() -> None:
-    (memory,) = values(command_line(HARDWARE, Path("/a,share=on/ram"), FDS, private=True), "-object")
+    (memory,) = values(command_line(CONFIG, HARDWARE, Path("/a,share=on/ram"), FDS, private=True), "-object")
     assert "mem-path=/a,,share=on/ram,share=off" in memory
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from pytest_smol.engines.confinement import domains, landlock
 from pytest_smol.engines.confinement.domains import Domain, Level, Spawners
+from pytest_smol.engines.qemu import confinement
 from pytest_smol.engines.qemu.accelerator import Accelerator
+from pytest_smol.engines.qemu.confinement import own_rules
 from pytest_smol.errors import ConfinementMissing, HostError
 from pytest_smol.host import process
 from pytest_smol.host.process import ChildProcess, Spawner
@@ -30,7 +32,7 @@ Run = Callable[..., str]
 def spawners() -> Iterator[Spawners]:
     if landlock.abi() < 6:
         pytest.skip("the kernel has not all of Landlock")
-    with Spawners(PYTHON, TCG, Level(landlock.abi())) as made:
+    with Spawners(own_rules(PYTHON, TCG), Level(landlock.abi())) as made:
         yield made
 
 
@@ -86,7 +88,7 @@ def test_tcp_is_refused_without_the_filter_too() -> None:
             (Level(landlock.abi(), filter=False), "PermissionError"),
             (Level(0, False), "0"),
         ):
-            with Spawners(PYTHON, TCG, level) as spawners:
+            with Spawners(own_rules(PYTHON, TCG), level) as spawners:
                 assert run(spawners.for_forks(), script).startswith(expected)
 
 
@@ -165,7 +167,7 @@ def test_words_without_end_end_a_fork(spawners: Spawners) -> None:
 
 @needs_landlock
 def test_what_it_spawned_dies_with_a_spawner() -> None:
-    with Spawners("/bin/sleep", TCG, Level(landlock.abi())) as spawners:
+    with Spawners(own_rules("/bin/sleep", TCG), Level(landlock.abi())) as spawners:
         child = spawners.for_forks().spawn(["/bin/sleep", "1000"], ())
         while child.wait(0) is None and os.path.basename(os.readlink(f"/proc/{child.pid}/exe")) == "setpriv":
             child.wait(0.01)
@@ -197,7 +199,7 @@ def test_what_cannot_be_confined_is_an_error_of_the_host(
 
 @needs_landlock
 def test_a_program_that_runs_confined() -> None:
-    assert domains.probe(PYTHON, TCG) == Level(landlock.abi())
+    assert confinement.probe(PYTHON, TCG) == Level(landlock.abi())
 
 
 @needs_landlock
@@ -207,11 +209,11 @@ def test_a_program_that_needs_more_is_confined_less(tmp_path: Path) -> None:
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nread line </etc/passwd\n")
     program.chmod(0o755)
-    level = domains.probe(str(program), TCG)
+    level = confinement.probe(str(program), TCG)
     assert (level.landlock, level.filter) == (0, True)
     assert "/etc/passwd" in level.reason
     with pytest.raises(ConfinementMissing, match="/etc/passwd"):
-        domains.require(KVM, level)
+        confinement.require(KVM, level)
 
 
 @needs_landlock
@@ -220,7 +222,7 @@ def test_a_host_that_forbids_the_filter(monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError(1, "no filter")
 
     monkeypatch.setattr(domains, "forbid_calls", fail)
-    level = domains.probe(PYTHON, TCG)
+    level = confinement.probe(PYTHON, TCG)
     assert (level.landlock, level.filter) == (landlock.abi(), False)
     assert "no filter" in level.describe()
 
@@ -231,25 +233,29 @@ def test_a_host_that_forbids_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     before = set(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(process, "_limit", lambda pid, limits: fail() if limits else None)
-    level = domains.probe(PYTHON, TCG)
+    level = confinement.probe(PYTHON, TCG)
     assert (level.landlock, level.filter, level.limits) == (landlock.abi(), True, False)
     assert "no limits" in level.describe()
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_rules_of_a_program_outside_of_the_system() -> None:
-    rules = {rule.path: rule.access for rule in domains.rules("/opt/q/bin/qemu", KVM, Domain())}
+    rules = {rule.path: rule.access for rule in domains.rules(own_rules("/opt/q/bin/qemu", KVM), Domain())}
     assert "/opt/q/lib" in rules
     assert "/opt/q" not in rules
     assert not any(path == "/home" or path == "/" for path in rules)
     assert rules["/dev/kvm"] & landlock.Access.IOCTL_DEV
-    assert "/dev/kvm" not in {rule.path for rule in domains.rules("/opt/q/bin/qemu", TCG, Domain())}
+    assert "/dev/kvm" not in {
+        rule.path for rule in domains.rules(own_rules("/opt/q/bin/qemu", TCG), Domain())
+    }
 
 
 def test_forks_have_no_rule_that_lets_them_write_but_to_nothing() -> None:
     write = landlock.Access.WRITE_FILE | landlock.Access.MAKE_REG | landlock.Access.TRUNCATE
     domain = Domain(reads=(Path("/run/ram"),))
-    writable = [rule.path for rule in domains.rules("/usr/bin/qemu", KVM, domain) if rule.access & write]
+    writable = [
+        rule.path for rule in domains.rules(own_rules("/usr/bin/qemu", KVM), domain) if rule.access & write
+    ]
     assert sorted(writable) == ["/dev/kvm", "/dev/null"]
 
 
@@ -269,12 +275,12 @@ def test_where_anything_is_missing_what_is_required_is_not_there(
     accelerator: Accelerator, level: Level, named: str
 ) -> None:
     with pytest.raises(ConfinementMissing, match=named) as caught:
-        domains.require(accelerator, level)
+        confinement.require(accelerator, level)
     assert caught.value.remedy
 
 
 def test_where_nothing_is_missing_all_is_well() -> None:
-    domains.require(KVM, Level(6))
+    confinement.require(KVM, Level(6))
 
 
 def test_the_level_is_told() -> None:

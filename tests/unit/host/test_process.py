@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -70,6 +71,23 @@ def test_it_is_not_reaped_before_it_is_killed(start: Start) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
     assert child.returncode == 3
+
+
+def test_no_child_is_left_where_pidfd_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Linux before 5.3, and under seccomp filters that do not know the call."""
+
+    def refuse(pid: int) -> int:
+        raise OSError(38, "Function not implemented")
+
+    def children() -> str:
+        return "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+
+    before = set(os.listdir("/proc/self/fd")), children()
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(HostError, match="Function not implemented") as caught:
+        ChildProcess(["/bin/sleep", "1000"], ())
+    assert "pidfd_open" in caught.value.remedy
+    assert (set(os.listdir("/proc/self/fd")), children()) == before
 
 
 def test_a_child_that_another_reaped_has_ended(start: Start) -> None:

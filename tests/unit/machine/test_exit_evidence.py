@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from pytest_smol.machine.exit_evidence import ExitEvidence, Tail, cause, remedy, signal_name
+from pytest_smol.engines.qemu.exit_reasons import exit_evidence
+from pytest_smol.host.signal_names import signal_name
+from pytest_smol.machine import exit_evidence as machine_evidence
+from pytest_smol.machine.exit_evidence import Tail
 
 PANIC = "[    1.2] Kernel panic - not syncing: sysrq triggered crash \n[    1.3] CPU: 0 PID: 71"
 OUT_OF_MEMORY = "[  9.1] Out of memory: Killed process 64 (python3) total-vm:400000kB"
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is known of a dead machine; ``status`` and ``stderr`` are QEMU's."""
+
+    console: str = ""
+    events: Sequence[dict[str, Any]] = ()
+    died: dict[str, Any] | None = None
+    status: int | None = None
+    stderr: str = ""
+    run_state: str | None = None
+
+
+def cause(left: Left) -> str:
+    evidence = exit_evidence(left.events, left.run_state, left.status, left.stderr)
+    return machine_evidence.cause(left.console, left.died, evidence.reason)
+
+
+def remedy(left: Left) -> str:
+    evidence = exit_evidence(left.events, left.run_state, left.status, left.stderr)
+    return machine_evidence.remedy(left.console) or evidence.remedy
 
 
 def died(*, status: int | None = None, signal: int | None = None) -> dict[str, Any]:
@@ -73,55 +100,62 @@ def test_one_large_piece_is_cut_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("remains", "expected"),
+    ("left", "expected"),
     [
-        (ExitEvidence(console=PANIC), "the guest kernel panicked: sysrq triggered crash"),
-        (ExitEvidence(died=died(status=3)), "the test process exited with status 3 before the test was over"),
-        (ExitEvidence(died=died(signal=11)), "the test process was killed by SIGSEGV"),
+        (Left(console=PANIC), "the guest kernel panicked: sysrq triggered crash"),
+        (Left(died=died(status=3)), "the test process exited with status 3 before the test was over"),
+        (Left(died=died(signal=11)), "the test process was killed by SIGSEGV"),
         (
-            ExitEvidence(died=died(signal=9), console=OUT_OF_MEMORY),
+            Left(died=died(signal=9), console=OUT_OF_MEMORY),
             "the test process was killed by SIGKILL because the guest ran out of memory",
         ),
-        (ExitEvidence(events=[shutdown("guest-shutdown")]), "the guest powered itself off"),
-        (ExitEvidence(events=[shutdown("guest-reset")]), "the guest rebooted itself"),
-        (ExitEvidence(events=[shutdown("guest-panic")]), "the guest kernel panicked"),
-        (ExitEvidence(events=[shutdown("host-signal")]), "QEMU was asked to end by a signal on the host"),
-        (ExitEvidence(), "QEMU closed its connections"),
-        (ExitEvidence(returncode=-9), "QEMU was killed by SIGKILL on the host"),
-        (ExitEvidence(returncode=0), "QEMU ended with status 0"),
+        (Left(events=[shutdown("guest-shutdown")]), "the guest powered itself off"),
+        (Left(events=[shutdown("guest-reset")]), "the guest rebooted itself"),
+        (Left(events=[shutdown("guest-panic")]), "the guest kernel panicked"),
+        (Left(events=[shutdown("host-signal")]), "QEMU was asked to end by a signal on the host"),
+        (Left(run_state="io-error"), "QEMU paused the guest after an I/O error"),
+        (Left(run_state="prelaunch"), "QEMU paused the guest (prelaunch)"),
         (
-            ExitEvidence(returncode=1, stderr="warning\nqemu: cannot set up guest memory\n"),
+            Left(run_state="internal-error", stderr="KVM internal error.\nRAX=0\n"),
+            "QEMU paused the guest after an internal error of its accelerator: KVM internal error.",
+        ),
+        (Left(events=[shutdown("guest-reset")], run_state="shutdown"), "the guest rebooted itself"),
+        (Left(), "QEMU closed its connections"),
+        (Left(status=-9), "QEMU was killed by SIGKILL on the host"),
+        (Left(status=0), "QEMU ended with status 0"),
+        (
+            Left(status=1, stderr="warning\nqemu: cannot set up guest memory\n"),
             "QEMU ended with status 1: qemu: cannot set up guest memory",
         ),
     ],
 )
-def test_the_cause_is_named(remains: ExitEvidence, expected: str) -> None:
-    assert cause(remains) == expected
+def test_the_cause_is_named(left: Left, expected: str) -> None:
+    assert cause(left) == expected
 
 
 @pytest.mark.parametrize(
-    ("remains", "expected"),
+    ("left", "expected"),
     [
-        (ExitEvidence(died=died(signal=9), console=OUT_OF_MEMORY), "--smol-memory"),
+        (Left(died=died(signal=9), console=OUT_OF_MEMORY), "--smol-memory"),
         (
-            ExitEvidence(returncode=-7),
+            Left(status=-7),
             "TMPDIR",
         ),  # SIGBUS: a page of the memory file for which there is no room
-        (ExitEvidence(returncode=-9), ""),
+        (Left(status=-9), ""),
     ],
 )
-def test_what_can_be_done_is_said(remains: ExitEvidence, expected: str) -> None:
-    assert expected in remedy(remains)
-    assert bool(remedy(remains)) == bool(expected)
+def test_what_can_be_done_is_said(left: Left, expected: str) -> None:
+    assert expected in remedy(left)
+    assert bool(remedy(left)) == bool(expected)
 
 
 def test_a_panic_explains_all_that_follows_from_it() -> None:
     events = [shutdown("guest-reset")]
-    assert "panicked" in cause(ExitEvidence(PANIC, events, died(signal=9), 0))
+    assert "panicked" in cause(Left(PANIC, events, died(signal=9), 0))
 
 
 def test_the_test_process_explains_more_than_the_machine() -> None:
-    assert "status 1" in cause(ExitEvidence(events=[shutdown("guest-shutdown")], died=died(status=1)))
+    assert "status 1" in cause(Left(events=[shutdown("guest-shutdown")], died=died(status=1)))
 
 
 @pytest.mark.parametrize(
@@ -129,12 +163,12 @@ def test_the_test_process_explains_more_than_the_machine() -> None:
     [{"event": "STOP"}, {"event": "SHUTDOWN"}, shutdown("host-qmp-quit"), {"event": "RESET", "data": {}}],
 )
 def test_events_that_explain_nothing_are_passed_over(event: dict[str, Any]) -> None:
-    assert cause(ExitEvidence(events=[event], returncode=2)) == "QEMU ended with status 2"
+    assert cause(Left(events=[event], status=2)) == "QEMU ended with status 2"
 
 
 def test_of_several_events_the_one_that_explains_counts() -> None:
     events = [{"event": "STOP"}, shutdown("host-qmp-quit"), shutdown("guest-reset")]
-    assert cause(ExitEvidence(events=events)) == "the guest rebooted itself"
+    assert cause(Left(events=events)) == "the guest rebooted itself"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from pytest_smol.engines.protocol import Hardware, Kernel
+from pytest_smol.engines.qemu import vm as vm_module
 from pytest_smol.engines.qemu.accelerator import Accelerator
-from pytest_smol.engines.qemu.command_line import Hardware, Kernel
+from pytest_smol.engines.qemu.command_line import QemuConfig
+from pytest_smol.engines.qemu.vm import QemuVm
 from pytest_smol.errors import HostError, MachineDied, MachineTimeout, ProtocolError, QmpError, SmolError
-from pytest_smol.machine import machine as machine_module
-from pytest_smol.machine.machine import Machine
+from pytest_smol.host.process import ChildProcess
+from pytest_smol.machine import channel as channel_module
+from pytest_smol.machine.machine import Machine, OutputSink
 from pytest_smol.protocol.wire import MARKER, MAX_FRAME
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.filesystem.tree import Tree
@@ -33,17 +38,19 @@ def server() -> Iterator[Server]:
         yield server
 
 
+def config_of(directory: Path, script: str) -> QemuConfig:
+    return QemuConfig(make_emulator(directory, script), Accelerator("tcg", "max", ""))
+
+
 @pytest.fixture
 def start(tmp_path: Path, server: Server) -> Iterator[Start]:
     """Starts a machine whose QEMU does what a script says."""
     with ExitStack() as stack:
 
-        def begin(script: str, **options: object) -> Machine:
-            emulator = make_emulator(tmp_path, script)
-            hardware = Hardware(emulator, Accelerator("tcg", "max", ""), memory=1)
-            tree = Tree(View({}))
-            machine = Machine(hardware, tmp_path / "ram", server, tree, **options)  # type: ignore[arg-type]
-            return stack.enter_context(machine)
+        def begin(script: str, *, on_output: OutputSink | None = None, **options: object) -> Machine:
+            config = config_of(tmp_path, script)
+            vm = QemuVm(config, Hardware(memory=1), tmp_path / "ram", **options)  # type: ignore[arg-type]
+            return stack.enter_context(Machine(vm, server, Tree(View({})), on_output))
 
         yield begin
 
@@ -51,8 +58,15 @@ def start(tmp_path: Path, server: Server) -> Iterator[Start]:
 @pytest.fixture
 def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for a peer that does nothing."""
-    monkeypatch.setattr(machine_module, "_QEMU_TIMEOUT", 0.5)
-    monkeypatch.setattr(machine_module, "_LAST_WORDS", 0.5)
+    monkeypatch.setattr(vm_module, "_STEP_TIMEOUT", 0.5)
+    monkeypatch.setattr(vm_module, "_EXIT_TIMEOUT", 0.5)
+    monkeypatch.setattr(channel_module, "_SEND_TIMEOUT", 0.5)
+    monkeypatch.setattr(channel_module, "_LAST_WORDS", 0.5)
+
+
+def process_of(machine: Machine) -> ChildProcess:
+    assert isinstance(machine.vm, QemuVm)
+    return machine.vm.process
 
 
 def soon() -> float:
@@ -95,7 +109,7 @@ def test_a_boot_is_given_its_kernel_and_a_restored_machine_none(start: Start, tm
 
 def test_restoring_loads_the_state_and_runs(start: Start, tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(b"state")
-    start("qemu.serve(until='cont'); qemu.rest()").restore(tmp_path / "state")
+    start("qemu.serve(until='cont'); qemu.rest()").start(tmp_path / "state")
     commands = asked(tmp_path)
     assert [command["execute"] for command in commands] == [
         "qmp_capabilities",
@@ -111,7 +125,7 @@ def test_freezing_writes_the_state_and_ends_qemu(start: Start, tmp_path: Path) -
     machine = start("qemu.serve(until='quit')")
     assert isinstance(machine.freeze(tmp_path / "state"), TreeState)
     assert (tmp_path / "state").read_bytes() == b"state"
-    assert machine.process.returncode == 0
+    assert process_of(machine).returncode == 0
     assert [command["execute"] for command in asked(tmp_path)] == [
         "qmp_capabilities",
         "stop",
@@ -124,7 +138,7 @@ def test_freezing_writes_the_state_and_ends_qemu(start: Start, tmp_path: Path) -
 def test_a_restored_machine_can_be_frozen_again(start: Start, tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(b"state")
     machine = start("qemu.serve(until='quit')")
-    machine.restore(tmp_path / "state")
+    machine.start(tmp_path / "state")
     machine.freeze(tmp_path / "second")
     commands = [command["execute"] for command in asked(tmp_path)]
     assert commands.count("qmp_capabilities") == 1
@@ -137,7 +151,7 @@ def test_a_state_that_cannot_be_loaded_is_an_error(start: Start, tmp_path: Path)
         "print('bad state', file=sys.stderr, flush=True); qemu.serve(until='query-migrate'); qemu.rest()"
     )
     with pytest.raises(QmpError, match="could not transfer its state") as caught:
-        machine.restore(tmp_path / "state")
+        machine.start(tmp_path / "state")
     assert "bad state" in caught.value.evidence
 
 
@@ -150,14 +164,14 @@ def test_a_refusal_is_an_error_with_what_qemu_said(start: Start, tmp_path: Path)
     qemu.rest()
     """
     with pytest.raises(QmpError, match="qmp_capabilities: not now") as caught:
-        start(script).restore(tmp_path / "state")
+        start(script).start(tmp_path / "state")
     assert caught.value.evidence == "qemu: warning: odd\n"
 
 
 def test_an_end_during_a_restore_is_a_death_with_its_reason(start: Start, tmp_path: Path) -> None:
     machine = start("qemu.serve(until='migrate-set-capabilities'); sys.exit('qemu: no memory')")
     with pytest.raises(MachineDied, match="migrate-incoming") as caught:
-        machine.restore(tmp_path / "state")
+        machine.start(tmp_path / "state")
     assert "qemu: no memory" in caught.value.evidence
 
 
@@ -171,17 +185,17 @@ def test_a_qemu_that_does_not_quit_is_a_timeout(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = start("qemu.serve(until='quit'); qemu.rest()")
-    monkeypatch.setattr(machine.process, "wait", lambda timeout: None)
+    monkeypatch.setattr(process_of(machine), "wait", lambda timeout: None)
     with pytest.raises(MachineTimeout, match="did not quit"):
         machine.freeze(tmp_path / "state")
 
 
 def test_a_program_that_is_missing_is_an_error(start: Start, tmp_path: Path, server: Server) -> None:
-    hardware = Hardware(make_emulator(tmp_path, ""), Accelerator("tcg", "max", ""), memory=1)
+    config = config_of(tmp_path, "")
     (tmp_path / "qemu").unlink()
     with pytest.raises((HostError, MachineDied)) as caught:  # noqa: SIM117
-        with Machine(hardware, tmp_path / "ram", server, Tree(View({}))) as machine:
-            machine.restore(tmp_path / "state")
+        with Machine(QemuVm(config, Hardware(memory=1), tmp_path / "ram"), server, Tree(View({}))) as machine:
+            machine.start(tmp_path / "state")
     assert "No such file" in str(caught.value)
 
 
@@ -191,7 +205,7 @@ def test_closing_kills_and_leaves_nothing_open(start: Start) -> None:
     machine.receive(soon())
     machine.close()
     machine.close()
-    assert not alive(machine.process.pid)
+    assert not alive(machine.vm.pid)
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
@@ -252,7 +266,7 @@ def test_silence_is_a_timeout_at_the_deadline(start: Start, left: float) -> None
 
 def test_what_has_arrived_is_given_even_after_the_deadline(start: Start) -> None:
     machine = start("qemu.say('start', index=0); qemu.say('start', index=1); qemu.rest()")
-    wait_until(lambda: len(machine.output_order.messages) == 2, machine)
+    wait_until(lambda: len(machine.channel.output_order.messages) == 2, machine)
     assert machine.receive(time.monotonic() - 1)["index"] == 0
 
 
@@ -298,7 +312,7 @@ def test_a_broken_file_server_protocol_is_an_error(start: Start) -> None:
     machine = start("qemu.send('fs', b'\\xff' * 64); qemu.rest()")
     with pytest.raises(SmolError) as caught:
         machine.receive(soon())
-    assert caught.value is machine.mount.failure
+    assert caught.value is machine.backend.failure
     machine.drain()
     machine.abort_test()
 
@@ -365,7 +379,7 @@ def test_a_flood_of_messages_is_taken_bit_by_bit_and_whole(start: Start, end: st
     machine = start(script)
     for _ in range(number):
         assert machine.receive(soon())["type"] == "start"
-        assert len(machine.output_order.messages) < 10_000
+        assert len(machine.channel.output_order.messages) < 10_000
 
 
 # --- deaths
@@ -399,7 +413,7 @@ def test_a_death_carries_what_qemu_said(start: Start) -> None:
 
 def test_sending_to_the_dead_is_a_death(start: Start) -> None:
     machine = start("sys.exit(4)")
-    machine.process.wait(60)
+    process_of(machine).wait(60)
     with pytest.raises(MachineDied, match="status 4"):
         machine.send({"type": "run", "steps": [], "failed": 0})
 
@@ -408,6 +422,48 @@ def test_sending_to_the_dead_is_a_death(start: Start) -> None:
 def test_a_port_that_ends_while_qemu_lives_is_a_death(start: Start) -> None:
     machine = start("import socket; qemu.sockets['control'].shutdown(socket.SHUT_RDWR); qemu.rest()")
     assert death_of(machine).message == "QEMU closed its connections"
+
+
+PAUSED = """
+qemu.answers["query-status"] = {"status": "internal-error", "running": False}
+print("KVM internal error. Suberror: 1", file=sys.stderr, flush=True)
+qemu.event("STOP")
+qemu.serve(until="query-status")
+qemu.rest()
+"""
+
+
+def test_a_guest_that_qemu_pauses_is_dead_and_the_reason_is_named(start: Start) -> None:
+    begin = time.monotonic()
+    error = death_of(start(PAUSED))
+    assert time.monotonic() - begin < 60
+    assert "internal error" in error.message
+    assert "KVM internal error. Suberror: 1" in error.message
+    assert "Suberror" in error.evidence
+
+
+def test_a_restored_guest_that_qemu_pauses_is_dead(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"state")
+    machine = start("qemu.serve(until='cont')\n" + textwrap.dedent(PAUSED))
+    machine.start(tmp_path / "state")
+    assert "internal error" in death_of(machine).message
+
+
+def test_a_guest_that_goes_on_after_a_pause_is_alive(start: Start) -> None:
+    script = """
+    qemu.answers["query-status"] = {"status": "running", "running": True}
+    qemu.event("STOP")
+    qemu.event("RESUME")
+    qemu.serve(until="query-status")
+    qemu.say("done")
+    qemu.rest()
+    """
+    assert start(script).receive(soon()) == DONE
+
+
+@pytest.mark.usefixtures("short_steps")
+def test_a_qemu_that_does_not_say_why_it_paused_a_guest_is_no_hang(start: Start) -> None:
+    assert "paused" in death_of(start("qemu.event('STOP'); qemu.rest()")).message
 
 
 # --- aborts
@@ -451,7 +507,7 @@ def test_a_message_waits_for_the_output_that_came_before_it(start: Start) -> Non
 
 
 def test_a_guest_that_marks_no_more_is_not_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_smol.machine.machine._MARKER_WAIT", 0.1)
+    monkeypatch.setattr("pytest_smol.machine.channel._MARKER_WAIT", 0.1)
     machine = start(
         "qemu.say('mark', stderr=True); qemu.say('start', index=0); qemu.say('done'); qemu.rest()"
     )

@@ -6,27 +6,25 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import struct
 import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, TextIO, cast
 from unittest import mock
 
 import pytest
 
-from pytest_smol.engines.qemu.command_line import PORTS
 from pytest_smol.errors import MachineDied, ProtocolError
 from pytest_smol.machine.machine import Machine
 from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.protocol.wire import TO_GUEST, TO_TERMINAL, Decoder, Message, encode
 from pytest_smol.virtiofs.filesystem.tree import Tree
+from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.view import View
+from tests.unit.fake_vm import FakeVm
 
 OPEN: Message = {"type": "terminal", "open": True}
 CLOSED: Message = {"type": "terminal", "open": False}
@@ -38,22 +36,10 @@ class TalkingMachine(Machine):
     #: What stands for the host's standard streams, by name.
     streams: ClassVar[dict[str, object]] = {}
 
-    def __init__(self) -> None:
-        super().__init__(cast(Any, None), Path(), cast(Any, None), Tree(View({})))
-
-    def _start(self, stack: ExitStack, *_: object) -> None:
-        pairs = {name: socket.socketpair() for name in ("console", *PORTS)}
-        self._sockets = {name: stack.enter_context(mine) for name, (mine, _) in pairs.items()}
-        self.guest = {name: stack.enter_context(other) for name, (_, other) in pairs.items()}
-        for sock in self._sockets.values():
-            sock.setblocking(False)
-        fake: Any = self
-        silent, other = map(stack.enter_context, socket.socketpair())
-        stack.enter_context(other)
-        fake.process = SimpleNamespace(returncode=None, stderr=lambda: "", wait=lambda timeout: None)
-        fake.mount = SimpleNamespace(failed_fd=silent.fileno(), failure=None)
-        fake.qmp = SimpleNamespace(fileno=silent.fileno, receive=lambda: True, events=[])
-        self._poll = self._make_poll()
+    def __init__(self, server: Server) -> None:
+        vm = FakeVm()
+        self.guest = vm.guest_ports
+        super().__init__(vm, server, Tree(View({})))
 
 
 class Guest:
@@ -104,7 +90,7 @@ class User:
 
 @pytest.fixture
 def machine() -> Iterator[TalkingMachine]:
-    with TalkingMachine() as machine:
+    with Server() as server, TalkingMachine(server) as machine:
         yield machine
 
 
@@ -176,7 +162,7 @@ def test_keys_and_output_pass_as_they_are(terminal: Terminal, machine: TalkingMa
 
 
 def test_other_output_keeps_its_line_ends(terminal: Terminal, machine: TalkingMachine, user: User) -> None:
-    machine.on_output = lambda name, data: (sys.stdout.write(data.decode()), sys.stdout.flush(), None)[-1]
+    machine.show_output(lambda name, data: (sys.stdout.write(data.decode()), sys.stdout.flush(), None)[-1])
 
     def guest(it: Guest) -> None:
         it.hear()

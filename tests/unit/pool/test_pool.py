@@ -36,6 +36,9 @@ class FakeMachine:
             raise self.answer
         return self.answer
 
+    def show_output(self, sink: Any) -> None:
+        self.on_output = sink
+
     def kill(self) -> None:
         self.killed = True
 
@@ -291,7 +294,7 @@ def test_output_goes_to_whom_the_fork_was_made_for(pool: Pool, snapshot: Snapsho
     def sink(name: str, data: bytes) -> None:
         raise AssertionError
 
-    assert pool.fork(snapshot, sink).on_output is sink
+    assert cast(FakeMachine, pool.fork(snapshot, sink)).on_output is sink
 
 
 def test_nothing_lives_on_when_the_pool_is_closed(

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from pytest_smol.engines.confinement.domains import Level
 from pytest_smol.engines.qemu.accelerator import Accelerator
-from pytest_smol.engines.qemu.command_line import Hardware
+from pytest_smol.engines.qemu.command_line import QemuConfig
+from pytest_smol.engines.qemu.engine import QemuEngine
+from pytest_smol.engines.qemu.program import Emulator
 from pytest_smol.host import processor
 from pytest_smol.snapshots import key
 from pytest_smol.snapshots.key import key_of, machine_facts
@@ -19,7 +22,9 @@ from tests.unit.snapshot_samples import HARDWARE, VIEW, Builder
 #: The boot of a machine, as machine_facts takes it.
 BOOT = ("digest", "quiet", ["python"])
 
-KVM = replace(HARDWARE, accelerator=Accelerator("kvm", "host", ""))
+EMULATOR = Emulator("/qemu", (10, 0, 0), "identity")
+TCG = QemuEngine(QemuConfig(EMULATOR, Accelerator("tcg", "max", "")), Level(0))
+KVM = QemuEngine(QemuConfig(EMULATOR, Accelerator("kvm", "host", "")), Level(0))
 
 
 def test_a_key_depends_on_every_fact_and_not_on_their_order() -> None:
@@ -43,9 +48,9 @@ def test_a_sealed_snapshot_cannot_be_written_to(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (snapshot.ram, snapshot.state)} == {0o444}
 
 
-def key_on(hardware: Hardware, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+def key_on(engine: QemuEngine, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(processor, "identity", lambda: host)
-    return key_of(machine_facts(hardware, BOOT, VIEW))
+    return key_of(machine_facts(engine.identity(HARDWARE), BOOT, VIEW))
 
 
 HOST = {"processors": [{"model": "143", "flags": "fpu"}], "kernel": ["6.1.0", "#1"]}
@@ -68,16 +73,16 @@ def test_a_guest_that_is_shown_the_hosts_processor_depends_on_it(
 def test_an_emulated_processor_does_not_depend_on_the_host(
     monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
-    assert key_on(HARDWARE, HOST, monkeypatch) == key_on(HARDWARE, other, monkeypatch)
+    assert key_on(TCG, HOST, monkeypatch) == key_on(TCG, other, monkeypatch)
 
 
 def test_every_fact_of_a_machine_counts() -> None:
-    facts = machine_facts(HARDWARE, BOOT, VIEW)
+    facts = machine_facts(TCG.identity(HARDWARE), BOOT, VIEW)
     changed = [
-        machine_facts(replace(HARDWARE, memory=2), BOOT, VIEW),
-        machine_facts(replace(HARDWARE, cpus=2), BOOT, VIEW),
-        machine_facts(HARDWARE, ("other", "quiet", ["python"]), VIEW),
-        machine_facts(HARDWARE, ("digest", "loud", ["python"]), VIEW),
-        machine_facts(HARDWARE, ("digest", "quiet", ["PYTHONHASHSEED=1", "python"]), VIEW),
+        machine_facts(TCG.identity(replace(HARDWARE, memory=2)), BOOT, VIEW),
+        machine_facts(TCG.identity(replace(HARDWARE, cpus=2)), BOOT, VIEW),
+        machine_facts(TCG.identity(HARDWARE), ("other", "quiet", ["python"]), VIEW),
+        machine_facts(TCG.identity(HARDWARE), ("digest", "loud", ["python"]), VIEW),
+        machine_facts(TCG.identity(HARDWARE), ("digest", "quiet", ["PYTHONHASHSEED=1", "python"]), VIEW),
     ]
     assert len({key_of(each) for each in [facts, *changed]}) == 6

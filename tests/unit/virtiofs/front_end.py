@@ -10,10 +10,11 @@ import socket
 import struct
 from collections.abc import Sequence
 
+from pytest_smol.virtiofs.backend import FsBackend
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.vhost_user import session as vu
-from pytest_smol.virtiofs.vhost_user.backend import Mount
+from pytest_smol.virtiofs.vhost_user.backend import VhostUserTransport
 from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
 from tests.unit.virtiofs.fake_guest import GUEST, BytesMemory, Driver, request
 
@@ -33,7 +34,7 @@ class FrontEnd:
             memory = BytesMemory()
             victim = os.getpid(), memory, ctypes.addressof(ctypes.c_char.from_buffer(memory.bytes))
         pid, self.memory, self.origin = victim
-        self.mount: Mount = server.attach(ours, pid, tree)
+        self.backend: FsBackend = server.attach(VhostUserTransport(ours, pid), tree)
         self.driver = Driver(self.memory, num=16, origin=self.origin)
         self.base = base
         self.kick = self.call = -1
@@ -101,7 +102,7 @@ class FrontEnd:
         return -error, self.driver.bytes_at(reply[1], size - 16)
 
     def close(self) -> None:
-        self.mount.close()
+        self.backend.close()
         self.sock.close()
         for fd in (self.kick, self.call):
             if fd >= 0:

@@ -62,16 +62,16 @@ def test_requests_are_answered_and_counted(attach: Attach) -> None:
     assert front.fuse(Opcode.READ, node, struct.pack("<QQIIQII", 0, 0, 100, 0, 0, 0, 0)) == (0, b"content")
     assert front.fuse(Opcode.UNLINK, 1, b"f\0") == (errno.EROFS, b"")
     assert front.fuse(1234) == (errno.ENOSYS, b"")
-    assert front.mount.requests == {"LOOKUP": 1, "READ": 1, "UNLINK": 1, "unknown": 1}
-    assert front.mount.failure is None
+    assert front.backend.requests == {"LOOKUP": 1, "READ": 1, "UNLINK": 1, "unknown": 1}
+    assert front.backend.failure is None
 
 
-def test_many_mounts_are_served_at_once(attach: Attach) -> None:
+def test_many_back_ends_are_served_at_once(attach: Attach) -> None:
     fronts = [running(attach()) for _ in range(5)]
     for _ in range(20):
         for front in fronts:
             lookup(front)
-    assert [front.mount.requests["LOOKUP"] for front in fronts] == [20] * 5
+    assert [front.backend.requests["LOOKUP"] for front in fronts] == [20] * 5
 
 
 def test_a_guest_that_asks_without_end_is_served_in_turns(attach: Attach) -> None:
@@ -88,14 +88,14 @@ def test_a_guest_that_asks_without_end_is_served_in_turns(attach: Attach) -> Non
 
     front = running(attach())
     other = running(attach())
-    front.mount._tree = Endless(View({}))
+    front.backend._tree = Endless(View({}))
     front.driver.request([request(Opcode.GETATTR)], [200])
     os.eventfd_write(front.kick, 1)
     lookup(other)
     while front.driver.used_idx < 100:
         wait(front.call)
         os.eventfd_read(front.call)
-    assert front.mount.requests == {"GETATTR": 100}
+    assert front.backend.requests == {"GETATTR": 100}
 
 
 def test_what_was_available_before_the_kick_is_answered(attach: Attach) -> None:
@@ -169,12 +169,12 @@ def test_a_state_that_has_not_come_whole_fails_its_check(attach: Attach) -> None
 
 
 def failed(front: FrontEnd) -> str:
-    wait(front.mount.failed_fd)
-    assert isinstance(front.mount.failure, ProtocolError)
-    return front.mount.failure.message
+    wait(front.backend.failed_fd)
+    assert isinstance(front.backend.failure, ProtocolError)
+    return front.backend.failure.message
 
 
-def test_a_guest_that_breaks_the_rules_fails_its_own_mount_only(attach: Attach) -> None:
+def test_a_guest_that_breaks_the_rules_fails_its_own_back_end_only(attach: Attach) -> None:
     bad, good = running(attach()), running(attach())
     bad.driver.describe(0, 0xDEAD0000, 16, 0, 0)
     bad.driver.offer(0)
@@ -183,11 +183,11 @@ def test_a_guest_that_breaks_the_rules_fails_its_own_mount_only(attach: Attach) 
     with pytest.raises((EOFError, ConnectionError)):
         bad.ask(T.GET_FEATURES)
     assert lookup(good) == 2
-    assert good.mount.failure is None
+    assert good.backend.failure is None
 
 
 @pytest.mark.parametrize("message", [struct.pack("<III", 77, 1, 0), struct.pack("<III", 1, 2, 0), b"x" * 12])
-def test_a_front_end_that_breaks_the_rules_fails_its_mount(attach: Attach, message: bytes) -> None:
+def test_a_front_end_that_breaks_the_rules_fails_its_back_end(attach: Attach, message: bytes) -> None:
     front = attach()
     front.sock.send(message)
     failed(front)
@@ -207,7 +207,7 @@ def test_that_the_front_end_goes_is_no_failure(attach: Attach) -> None:
     front.sock.close()
     other = running(attach())
     lookup(other)
-    assert front.mount.failure is None
+    assert front.backend.failure is None
 
 
 def test_a_process_that_is_gone_is_no_failure(server: Server) -> None:
@@ -216,12 +216,12 @@ def test_a_process_that_is_gone_is_no_failure(server: Server) -> None:
         os._exit(0)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     front = FrontEnd(server, Tree(View({})))
-    front.mount._memory.pid = child  # type: ignore[attr-defined]
+    front.backend._memory.pid = child  # type: ignore[attr-defined]
     front.negotiate()
     front.start()
     with pytest.raises((EOFError, ConnectionError)):
         front.ask(T.GET_FEATURES)
-    assert front.mount.failure is None
+    assert front.backend.failure is None
     front.close()
     os.waitpid(child, 0)
 
@@ -229,8 +229,8 @@ def test_a_process_that_is_gone_is_no_failure(server: Server) -> None:
 def test_nothing_is_touched_after_close(attach: Attach) -> None:
     front = running(attach())
     lookup(front)
-    front.mount.close()
-    front.mount.close()
+    front.backend.close()
+    front.backend.close()
     before = bytes(front.memory.bytes)
     front.driver.request([request(Opcode.GETATTR)], [200])
     offered = bytes(front.memory.bytes)
@@ -252,10 +252,10 @@ def test_close_may_come_while_requests_are_under_way(attach: Attach) -> None:
         thread = threading.Thread(target=storm)
         thread.start()
         lookup(front)
-        front.mount.close()
+        front.backend.close()
         stop.set()
         thread.join()
-        assert front.mount.failure is None
+        assert front.backend.failure is None
 
 
 def test_all_descriptors_are_closed(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_all_descriptors_are_closed(tmp_path: Path) -> None:
     assert descriptors() == before
 
 
-def test_a_server_ends_its_mounts(attach: Attach) -> None:
+def test_a_server_ends_its_back_ends(attach: Attach) -> None:
     with Server() as server:
         front = running(FrontEnd(server, Tree(View({}))))
     with pytest.raises((EOFError, ConnectionError)):
