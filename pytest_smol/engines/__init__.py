@@ -1,4 +1,6 @@
-"""What runs virtual machines: one folder for each engine, and how they are confined.
+"""What runs virtual machines: one folder for each engine, and how their processes are confined.
 
-Imports: host, errors. Nothing outside knows which engine runs, but for what chooses it.
+May be imported: ``protocol`` (what an engine offers) and ``choice`` (which one to use); what is in the folder
+of an engine only by ``choice``, by the doctor and by tests of that engine.
+Imports: virtiofs (transports of the file server), settings, host, errors.
 """

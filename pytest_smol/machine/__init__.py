@@ -1,5 +1,5 @@
-"""One machine as the host sees it: the channel to its guest, its consoles, the user's terminal, its death.
+"""One machine as the host sees it: its VM, the channel to its guest, its console, the user's terminal, its death.
 
 May be imported by whatever talks with a guest.
-Imports: engines, virtiofs, protocol, host; nothing that makes machines.
+Imports: engines.protocol, virtiofs, reports, protocol, host; nothing that makes machines.
 """

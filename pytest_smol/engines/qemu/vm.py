@@ -89,16 +89,17 @@ class QemuVm:
                 self.qmp.wait_migrated(deadline)
                 self._seen_events = len(self.qmp.events)
                 self.qmp.execute("cont", deadline)
+                self._look_for_pause()  # an event that came with the answer makes no descriptor readable
         except SmolError as error:
             raise self._with_stderr(error) from error
+        if self._paused is not None:
+            evidence = self.exit_evidence()
+            raise MachineDied(evidence.reason, evidence=evidence.stderr, remedy=evidence.remedy)
 
     def running(self) -> bool:
         """As :meth:`VirtualMachine.running`."""
         connected = self.qmp.receive()
-        events = self.qmp.events[self._seen_events :]
-        self._seen_events = len(self.qmp.events)
-        if any(event.get("event") == "STOP" for event in events):
-            self._ask_why_paused()
+        self._look_for_pause()
         return connected and self._paused is None
 
     def freeze(self, state: Path) -> None:
@@ -139,6 +140,14 @@ class QemuVm:
         """Leave QMP's negotiation mode, in which there are no events and no other commands."""
         if not self.qmp.commands:
             self.qmp.negotiate(deadline)
+
+    def _look_for_pause(self) -> None:
+        """Look at the events that have come: a STOP that no command asked for needs a reason."""
+        while self._paused is None and self._seen_events < len(self.qmp.events):
+            events = self.qmp.events[self._seen_events :]
+            self._seen_events = len(self.qmp.events)
+            if any(event.get("event") == "STOP" for event in events):
+                self._ask_why_paused()
 
     def _ask_why_paused(self) -> None:
         """Note the guest's run state: nothing here stops a guest that is listened to, so QEMU did."""

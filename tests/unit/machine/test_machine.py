@@ -445,8 +445,25 @@ def test_a_guest_that_qemu_pauses_is_dead_and_the_reason_is_named(start: Start) 
 def test_a_restored_guest_that_qemu_pauses_is_dead(start: Start, tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(b"state")
     machine = start("qemu.serve(until='cont')\n" + textwrap.dedent(PAUSED))
-    machine.start(tmp_path / "state")
-    assert "internal error" in death_of(machine).message
+    with pytest.raises(MachineDied, match="KVM internal error"):
+        machine.start(tmp_path / "state")
+        machine.receive(soon())
+
+
+def test_a_guest_that_is_paused_with_the_answer_to_cont_is_dead(start: Start, tmp_path: Path) -> None:
+    """One packet brings both, so that nothing can be read afterwards that would tell."""
+    (tmp_path / "state").write_bytes(b"state")
+    script = """
+    qemu.answers["query-status"] = {"status": "internal-error", "running": False}
+    qemu.serve(until='migrate-incoming')
+    assert qemu.request()['execute'] == 'cont'
+    answers = [{'return': {}}, {'event': 'STOP', 'data': {}}]
+    qemu.sockets['qmp'].sendall(b''.join(json.dumps(answer).encode() + b'\\n' for answer in answers))
+    qemu.serve(until='query-status')
+    qemu.rest()
+    """
+    with pytest.raises(MachineDied, match="internal error"):
+        start(script).start(tmp_path / "state")
 
 
 def test_a_guest_that_goes_on_after_a_pause_is_alive(start: Start) -> None:
