@@ -1,4 +1,4 @@
-"""One machine as the host sees it: its VM, the channel to its guest, its console, the user's terminal, its death.
+"""One machine as the host sees it: VM, channel to the guest, console, the user's terminal, cause of death.
 
 May be imported by whatever talks with a guest.
 Imports: engines.protocol, virtiofs, reports, protocol, host; nothing that makes machines.
