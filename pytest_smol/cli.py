@@ -1,30 +1,39 @@
-"""``pytest-smol``: looks after what runs of pytest need and leave in the cache."""
+"""``pytest-smol``: checks what runs of pytest need, and removes what they leave in the cache."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
-from pytest_smol.doctor import examine
+from pytest_smol.doctor import Finding, examine
 from pytest_smol.errors import SmolError
 from pytest_smol.host import cache_directory
 from pytest_smol.host.run_directory import sweep
-from pytest_smol.settings import Settings
+from pytest_smol.settings import Settings, add_arguments
 from pytest_smol.snapshots.base_cache import BaseCache
 
 __all__ = ["main"]
 
+#: The settings that the checks of ``doctor`` depend on.
+_DOCTORS_SETTINGS = ("accel", "memory", "snapshot_dir", "kernel", "qemu")
+
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    """Say what this host has and lacks."""
-    findings = list(examine(Settings()))
+    """Say what this host has and lacks. The ini-file of a project is not read: name its settings here."""
+    return report(examine(Settings.from_arguments(vars(arguments))))
+
+
+def report(findings: Iterable[Finding]) -> int:
+    """Print each finding as it comes; the exit status is 1 where one is not good, else 0."""
+    status = 0
     for finding in findings:
         print(f"{'ok  ' if finding.good else 'FAIL'} {finding.subject:12} {finding.text}")
         if finding.remedy:
             print(f"     {'':12} hint: {finding.remedy}")
-    return 0 if all(finding.good for finding in findings) else 1
+        status = status if finding.good else 1
+    return status
 
 
 def _gc(arguments: argparse.Namespace) -> int:
@@ -43,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pytest-smol {version('pytest-smol')}")
     commands = parser.add_subparsers(title="commands", required=True)
     doctor = commands.add_parser("doctor", help=_doctor.__doc__)
+    add_arguments(doctor, _DOCTORS_SETTINGS)
     doctor.set_defaults(run=_doctor)
     gc = commands.add_parser("gc", help=_gc.__doc__)
     gc.add_argument(

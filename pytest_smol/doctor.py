@@ -1,28 +1,40 @@
-"""What this host has and lacks for running machines, finding by finding."""
+"""Checks of what machines need on this host; ``pytest-smol doctor`` prints what they find."""
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_smol.engines.confinement.domains import Level
 from pytest_smol.engines.qemu import accelerator, confinement, program
-from pytest_smol.errors import SmolError
+from pytest_smol.errors import ConfinementMissing, HostError, SmolError, ToolMissing
 from pytest_smol.guest_os import boot_files
 from pytest_smol.host import cache_directory
-from pytest_smol.host.resources import available_memory
+from pytest_smol.host.resources import available_memory, require_memory
+from pytest_smol.host.run_directory import RunDirectory, require_space
 from pytest_smol.settings import Settings
+from pytest_smol.virtiofs.virtio.memory import ALLOW_TRACING, Memory, ProcessMemory
 
-__all__ = ["Finding", "examine"]
+__all__ = ["CHECKS", "Finding", "examine"]
+
+#: The oldest kernel of a host: the first with pidfd_open(2).
+OLDEST_KERNEL = (5, 3)
+
+#: None where Python was built with the headers of an older kernel.
+PIDFD_OPEN: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's: ``good`` is False where no machine can run without a remedy."""
+    """The result of one check. ``good`` is False where something is missing; ``remedy`` says what to do."""
 
     subject: str
     good: bool
@@ -30,69 +42,225 @@ class Finding:
     remedy: str = ""
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """All findings, in the order in which a run needs what they are about."""
-    for subject, check in _CHECKS:
+#: Returns what the host has, in one line. Raises SmolError, with its remedy, or OSError.
+Check = Callable[[Settings], str]
+
+
+def examine(settings: Settings, checks: Sequence[tuple[str, Check]] | None = None) -> Iterator[Finding]:
+    """The findings of ``checks``, by default :data:`CHECKS`, in their order."""
+    for subject, check in CHECKS if checks is None else checks:
         try:
             yield Finding(subject, True, check(settings))
         except SmolError as error:
             yield Finding(subject, False, error.message, error.remedy)
+        except OSError as error:
+            yield Finding(subject, False, str(error), "see what refuses this user that file or system call")
 
 
-def _python(settings: Settings) -> str:
+def check_python(settings: Settings) -> str:
+    """The version and path of the interpreter. Never fails: the package cannot be installed in older ones."""
     return f"{platform.python_version()} at {sys.executable}"
 
 
-def _qemu(settings: Settings) -> str:
+def check_host_kernel(settings: Settings, release: str | None = None) -> str:
+    """The host's kernel, ``release`` as ``uname -r`` gives it. Raises HostError if it is too old."""
+    release = platform.release() if release is None else release
+    found = re.match(r"(\d+)\.(\d+)", release)
+    if found is None or tuple(map(int, found.groups())) < OLDEST_KERNEL:
+        raise HostError(
+            f"this host runs Linux {release}, which has no pidfd_open(2)",
+            remedy="use a host with Linux 5.3 or newer",
+        )
+    return f"Linux {release}"
+
+
+def check_pidfd(settings: Settings, pidfd_open: Callable[[int], int] | None = PIDFD_OPEN) -> str:
+    """Whether a process can be waited for by a file descriptor, pidfd_open(2). Raises HostError."""
+    if pidfd_open is None:
+        raise HostError(
+            f"the Python at {sys.executable} has no os.pidfd_open",
+            remedy="use a Python that was built with the headers of Linux 5.3 or newer",
+        )
+    try:
+        os.close(pidfd_open(os.getpid()))
+    except OSError as error:
+        raise HostError(
+            f"pidfd_open(2) fails: {error.strerror}",
+            remedy="use Linux 5.3 or newer; in a container, allow pidfd_open in its seccomp profile",
+        ) from error
+    return "pidfd_open works"
+
+
+def check_qemu(settings: Settings) -> str:
+    """The version and path of QEMU. Raises as :func:`program.find` does."""
     found = program.find(settings.qemu)
     return f"{found.version_text} at {found.path}"
 
 
-def _accelerator(settings: Settings) -> str:
+def check_accelerator(settings: Settings) -> str:
+    """KVM or TCG, and why. Raises as :func:`accelerator.choose` does."""
     chosen = accelerator.choose(settings.accel)
     return f"{chosen.name} ({chosen.reason})" if chosen.reason else chosen.name
 
 
-def _busybox(settings: Settings) -> str:
+def check_launcher(settings: Settings, path: str | None = None) -> str:
+    """The setpriv(1) on ``path`` (default: ``$PATH``), which makes QEMU end when pytest ends.
+
+    Raises ToolMissing where there is none, HostError where it does not work.
+    """
+    remedy = "install the package util-linux"
+    setpriv = shutil.which("setpriv", path=path)
+    if setpriv is None:
+        raise ToolMissing(
+            "setpriv is not installed, so machines go on running if pytest is killed", remedy=remedy
+        )
+    argv = [setpriv, "--pdeathsig", "KILL", "--", "true"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise HostError(
+            f"'{' '.join(argv)}' fails: {last}", remedy=f"{remedy}: busybox's setpriv will not do"
+        )
+    return f"{setpriv}: machines end when pytest does"
+
+
+def check_confinement(settings: Settings) -> str:
+    """How QEMU is confined. Raises as :func:`describe_confinement` does, or HostError without a QEMU."""
+    emulator, chosen = program.find(settings.qemu), accelerator.choose(settings.accel)
+    boundary = "" if chosen.name == "kvm" else "; emulation is no security boundary all the same"
+    return describe_confinement(confinement.probe(emulator.path, chosen)) + boundary
+
+
+def describe_confinement(level: Level) -> str:
+    """``level`` in one line. An older Landlock is named, as it refuses less.
+
+    Raises ConfinementMissing where Landlock, the filter of system calls or the
+    limits are missing altogether, or where the kernel's means cannot be used.
+    """
+    if level.reason:
+        raise ConfinementMissing(
+            f"QEMU is not confined by all that this kernel has: {confinement.describe(level)}",
+            remedy="allow seccomp(2), prlimit(2) and Landlock's calls in the container's seccomp profile;"
+            " if it is QEMU that does not start, install it below /usr",
+        )
+    lacks = [
+        name
+        for name, has in (
+            ("Landlock", level.landlock),
+            ("seccomp filter", level.filter),
+            ("limits", level.limits),
+        )
+        if not has
+    ]
+    if lacks:
+        raise ConfinementMissing(
+            f"QEMU runs with no {', no '.join(lacks)}: {confinement.describe(level)}",
+            remedy="use Linux 5.13, or better 6.12, with landlock in its list of security modules (lsm=)",
+        )
+    return confinement.describe(level)
+
+
+def check_process_vm(settings: Settings, memory_of: Callable[[int], Memory] = ProcessMemory) -> str:
+    """Whether a child's memory can be read and written, as the file server does with QEMU's.
+
+    ``memory_of`` gives the memory of a pid. Raises HostError.
+    """
+    program = (
+        "import ctypes, sys; buffer = ctypes.create_string_buffer(b'before');"
+        "print(ctypes.addressof(buffer), flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", program]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        address = child.stdout.readline().strip()
+        if not address:
+            raise HostError(
+                f"{sys.executable} does not start a child", remedy="install Python with its ctypes"
+            )
+        segments = [(int(address), 6)]
+        for call, moves in (("readv", _reads), ("writev", _writes)):
+            _require_transfer(f"process_vm_{call}(2)", moves, memory_of(child.pid), segments)
+    return "process_vm_readv and process_vm_writev work on a child"
+
+
+_Segments = list[tuple[int, int]]
+
+
+def _require_transfer(
+    call: str, moves: Callable[[Memory, _Segments], bool], memory: Memory, segments: _Segments
+) -> None:
+    reason, remedy = "other bytes are there", ""
+    try:
+        if moves(memory, segments):
+            return
+    except SmolError as error:
+        reason, remedy = error.message, error.remedy
+    raise HostError(f"{call} on a child fails: {reason}", remedy=remedy or ALLOW_TRACING)
+
+
+def _reads(memory: Memory, segments: _Segments) -> bool:
+    return memory.read(segments) == b"before"
+
+
+def _writes(memory: Memory, segments: _Segments) -> bool:
+    memory.write(segments, b"behind")
+    return memory.read(segments) == b"behind"
+
+
+def check_busybox(settings: Settings) -> str:
+    """The path of busybox. Raises ToolMissing unless there is one that is linked statically."""
     return f"static, at {boot_files.find_busybox()}"
 
 
-def _kernel(settings: Settings) -> str:
+def check_cache(settings: Settings) -> str:
+    """The path of the cache. Raises SettingError or DiskFull where it cannot be used."""
+    return str(cache_directory.directory())
+
+
+def check_guest_kernel(settings: Settings) -> str:
+    """The guest's kernel and initramfs, made where they are missing. Raises HostError."""
     files = boot_files.prepare(cache_directory.directory(), settings.kernel, lambda text: None)
     return f"Linux {files.release}, initramfs of {files.initramfs.stat().st_size >> 10} KiB"
 
 
-def _launcher(settings: Settings) -> str:
-    found = shutil.which("setpriv")
-    return f"{found}: machines die with pytest" if found else "setpriv is missing: see util-linux"
+def check_memory(settings: Settings, root: Path = Path("/")) -> str:
+    """The memory that is available; ``/proc`` and ``/sys`` are looked up below ``root``.
+
+    Raises NotEnoughMemory unless a guest fits.
+    """
+    require_memory(settings.memory, root)
+    return f"{available_memory(root) >> 20} MiB available, {settings.memory} MiB for a guest"
 
 
-def _memory(settings: Settings) -> str:
-    room = available_memory()
-    return f"{room >> 20} MiB available, {settings.memory} MiB for a guest"
+def check_space(settings: Settings, require: Callable[[Path, int], None] = require_space) -> str:
+    """The space in the cache and in the snapshot directory, which is that of temporary files by default.
 
-
-def _space(settings: Settings) -> str:
-    places = {"cache": cache_directory.directory(), "temporary files": Path(tempfile.gettempdir())}
+    ``require`` raises DiskFull where a directory has less than so many bytes.
+    Raises SettingError for a snapshot directory that other users may change,
+    DiskFull for one that cannot be written to.
+    """
+    snapshots = "temporary files" if settings.snapshot_dir is None else "snapshots"
+    temporary = Path(tempfile.gettempdir())
+    places = {"cache": cache_directory.directory(), snapshots: settings.snapshot_dir or temporary}
+    with RunDirectory(settings.snapshot_dir):  # a run makes one there too
+        for place in places.values():
+            require(place, settings.memory << 20)
     return ", ".join(f"{shutil.disk_usage(path).free >> 20} MiB for {what}" for what, path in places.items())
 
 
-def _confinement(settings: Settings) -> str:
-    emulator, chosen = program.find(settings.qemu), accelerator.choose(settings.accel)
-    level = confinement.probe(emulator.path, chosen)
-    boundary = "" if chosen.name == "kvm" else "; emulation is no security boundary all the same"
-    return confinement.describe(level) + boundary
-
-
-_CHECKS: tuple[tuple[str, Callable[[Settings], str]], ...] = (
-    ("python", _python),
-    ("qemu", _qemu),
-    ("accelerator", _accelerator),
-    ("launcher", _launcher),
-    ("confinement", _confinement),
-    ("busybox", _busybox),
-    ("cache", lambda settings: str(cache_directory.directory())),
-    ("kernel", _kernel),
-    ("memory", _memory),
-    ("space", _space),
+#: All checks, by the subject that is printed, in the order in which a run needs what they are about.
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("python", check_python),
+    ("host kernel", check_host_kernel),
+    ("pidfd", check_pidfd),
+    ("qemu", check_qemu),
+    ("accelerator", check_accelerator),
+    ("launcher", check_launcher),
+    ("confinement", check_confinement),
+    ("process_vm", check_process_vm),
+    ("busybox", check_busybox),
+    ("cache", check_cache),
+    ("guest kernel", check_guest_kernel),
+    ("memory", check_memory),
+    ("space", check_space),
 )

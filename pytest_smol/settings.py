@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "SCOPES",
     "Settings",
     "accept_unknown",
+    "add_arguments",
     "add_options",
     "choice",
     "converted",
@@ -213,6 +214,25 @@ class Settings:
             **values,
         )
 
+    @classmethod
+    def from_arguments(
+        cls, arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ
+    ) -> Settings:
+        """The settings of a command that runs without pytest.
+
+        ``arguments`` are those of :func:`add_arguments` by name, where others are
+        ignored. What is not given there comes from ``environ``, if the setting has
+        a variable. Raises :class:`SettingError` for a value that is not valid.
+        """
+        values: dict[str, Any] = {}
+        for row in _ROWS:
+            text, source = arguments.get(row.name), row.option
+            if not text and row.variable:
+                text, source = environ.get(row.variable), f"${row.variable}"
+            if text:
+                values[row.name] = converted(row.convert, text, source, row.help)
+        return cls(**values)
+
     def guest_environment(self) -> dict[str, str]:
         """The host's variables that a guest may see."""
         return {name: os.environ[name] for name in self.env if name in os.environ}
@@ -266,6 +286,13 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--smol-show-writes", action="store_true", default=False, help=writes)
     artifacts = "files below rootdir, as globs, that tests in VMs may write on the host"
     parser.addini("smol_artifacts", artifacts, type="linelist", default=[])
+
+
+def add_arguments(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
+    """Add options to ``parser`` for those settings of the table that are in ``names``."""
+    for row in _ROWS:
+        if row.name in names:
+            parser.add_argument(row.option, dest=row.name, metavar=row.metavar, help=row.help)
 
 
 def leave_to_guest(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from pytest_smol.errors import SettingError
-from pytest_smol.settings import DEFAULT_ENV, Settings
+from pytest_smol.settings import DEFAULT_ENV, Settings, add_arguments
 
 #: Each option with a flag: name, text on the command line, its value, text in the ini-file, its value.
 FLAGS = [
@@ -201,3 +202,27 @@ def test_ini_adds_variables(pytester: pytest.Pytester, monkeypatch: pytest.Monke
     assert found.env == (*DEFAULT_ENV, "DATABASE_URL", "ABSENT")
     assert found.guest_environment()["DATABASE_URL"] == "sqlite://"
     assert "ABSENT" not in found.guest_environment()
+
+
+# --- commands without pytest
+
+
+def parsed(*argv: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, ("memory", "kernel", "qemu", "snapshot_dir"))
+    return vars(parser.parse_args(argv))
+
+
+def test_arguments_of_a_command_win_over_variables_and_those_over_defaults() -> None:
+    assert Settings.from_arguments(parsed(), {}) == Settings()
+    variables = {"SMOL_QEMU": "from-variable"}
+    assert Settings.from_arguments(parsed(), variables).qemu == "from-variable"
+    argv = ("--smol-qemu=typed", "--smol-memory=1024", "--smol-snapshot-dir=/x", "--smol-kernel=/vmlinuz")
+    found = Settings.from_arguments(parsed(*argv), variables)
+    assert found == Settings(qemu="typed", memory=1024, snapshot_dir=Path("/x"), kernel="/vmlinuz")
+
+
+def test_a_wrong_argument_of_a_command() -> None:
+    with pytest.raises(SettingError, match="--smol-memory='much' is not valid") as caught:
+        Settings.from_arguments(parsed("--smol-memory=much"), {})
+    assert caught.value.remedy

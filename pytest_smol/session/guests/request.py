@@ -140,13 +140,10 @@ def _account(user: str) -> Message:
 
 
 def _umask() -> int:
-    """This process's umask: from proc_pid_status(5), as umask(2) would change it for all threads meanwhile.
+    """This process's umask, from proc_pid_status(5): umask(2) would change it for all threads to read it.
 
-    Linux older than 4.7 does not tell it there.
+    Raises OSError or LookupError where /proc does not tell, as before Linux 4.7.
     """
-    for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
-        if line.startswith("Umask:"):
-            return int(line.split()[1], 8)
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+    lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["Umask"], 8)

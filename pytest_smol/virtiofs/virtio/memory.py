@@ -20,7 +20,7 @@ from typing import NamedTuple, cast
 
 from pytest_smol.errors import ProtocolError
 
-__all__ = ["Memory", "ProcessMemory", "Region", "Segment"]
+__all__ = ["ALLOW_TRACING", "Memory", "ProcessMemory", "Region", "Segment"]
 
 Segment = tuple[int, int]
 """An address in QEMU's address space and a length in bytes."""
@@ -95,8 +95,9 @@ _readv = _transfer("process_vm_readv")
 _writev = _transfer("process_vm_writev")
 
 
-#: What makes process_vm_readv(2) and process_vm_writev(2) fail on a child: Yama, and filters of containers.
-_ALLOW = (
+#: The remedy where process_vm_readv(2) or process_vm_writev(2) fails on a child: Yama or a container's filter
+#: of system calls refuses it.
+ALLOW_TRACING = (
     "allow this user to trace its own children (kernel.yama.ptrace_scope below 2); in a container, allow "
     "process_vm_readv and process_vm_writev, which Docker's default seccomp profile before 2021 refuses: "
     "update Docker, or run with --cap-add=SYS_PTRACE"
@@ -161,7 +162,7 @@ class ProcessMemory(Memory):
             raise ProcessLookupError(number, "QEMU is gone")
         raise ProtocolError(
             f"guest memory cannot be reached: {os.strerror(number)}",
-            remedy=_ALLOW if number in (errno.EPERM, errno.ENOSYS) else "",
+            remedy=ALLOW_TRACING if number in (errno.EPERM, errno.ENOSYS) else "",
         )
 
 

@@ -61,3 +61,13 @@ def test_workers_take_what_all_have_in_common() -> None:
 
 def test_some_fields_in_common_are_taken_too() -> None:
     assert REQUEST.with_common({"cwd": "/other", "seed": 9}) == replace(REQUEST, cwd=Path("/other"))
+
+
+def test_the_umask_is_read_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    previous = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.delattr(os, "umask")
+            assert REQUEST.content("host")["umask"] == 0o027
+    finally:
+        os.umask(previous)
