@@ -229,3 +229,45 @@ def test_without_a_seed_numbers_differ_from_run_to_run(lab: Lab) -> None:
     first, header = drawn(lab)
     assert "seed" not in header
     assert not {*first.values()} & {*drawn(lab)[0].values()}
+
+
+CATEGORIES = (
+    "warnings",
+    "skipped",
+    "xfailed",
+    "xpassed",
+    "deselected",
+    "error",
+    "failed",
+    "subtests skipped",
+)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_category_that_a_reporter_takes_for_its_own(lab: Lab, category: str) -> None:
+    """The report has not the form that the terminal reporter expects of that category."""
+    lab.project(test_a="def test_1(): pass\ndef test_2(): assert 0, 'the reason'\n")
+    odd = report("call", smol_teststatus=[category, "?", "ODD"])
+    says = [FRESH, START, report("setup"), odd, report("teardown"), FINISH]
+    outcome = lab.smol("--smol", "--smol-scope=test", "-rA", "-v", forks=[Script(says, gone=True)])
+    assert "INTERNALERROR" not in outcome.text
+    assert "failed: " not in outcome.text  # no hook did
+    assert outcome.status == 1, outcome
+    assert "AssertionError: the reason" in outcome.text
+    assert f"guest's {category}" in outcome.out[-1]
+
+
+@pytest.mark.parametrize("number", [1 << 31, 1 << 63, -(1 << 31) - 1, -1 << 63])
+def test_numbers_that_execnet_cannot_send(lab: Lab, number: int) -> None:
+    lab.project(test_a=TWO_TESTS)
+    crash = {"path": "test_a.py", "lineno": number, "message": "why"}
+    failure = {
+        "reprcrash": crash,
+        "reprtraceback": {"reprentries": [], "extraline": None, "style": "long"},
+        "sections": [],
+        "chain": None,
+    }
+    says = [FRESH, START, report("setup"), report("call", outcome="failed", longrepr=failure)]
+    outcome = lab.smol("--smol", "--smol-scope=test", forks=[Script(says, gone=True)])
+    assert outcome.status == 1, outcome
+    assert "the guest sent a report that is none: longrepr" in outcome.text
