@@ -119,6 +119,14 @@ class MachineTimeout(MachineError):
     """The guest gave no answer within the time allowed."""
 
 
+class TerminalRefused(MachineError):
+    """A guest asked for the user's terminal, and the user did not lend it."""
+
+
+class TerminalTakenBack(MachineError):
+    """The user took the terminal back from a guest with the escape key, which ends its test."""
+
+
 class QmpError(MachineError):
     """QEMU refused a QMP command."""
 

@@ -262,6 +262,7 @@ def converted(convert: Callable[[Any], Any], value: Any, source: str, remedy: st
         raise SettingError(f"{source}={value!r} is not valid: {error}", remedy=remedy) from None
 
 
+_TRUST = "pass all that a VM sends to the terminal, control strings too (clipboard, title)"
 _SHELL = "open a shell in the VM of each test that fails, where it failed"
 
 
@@ -270,6 +271,7 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("smol", "tests in microVMs (pytest-smol)")
     group.addoption("--smol", action="store_true", default=False, help="run all tests in microVMs")
     group.addoption("--smol-shell", action="store_true", default=False, help=_SHELL)
+    group.addoption("--smol-trust-terminal", action="store_true", default=False, help=_TRUST)
     for row in _ROWS:
         if row.flag:
             dest = f"smol_{row.name}"

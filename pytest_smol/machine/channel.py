@@ -148,11 +148,17 @@ class Channel:
         if self._watched.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
-    def attend(self) -> None:
-        """Wait until anything happens, to the machine or to what is watched. Raises :class:`MachineDied`."""
+    def attend(self, deadline: float) -> None:
+        """Wait until anything happens, to the machine or to what is watched.
+
+        Raises :class:`MachineDied`, and :class:`MachineTimeout` at ``deadline`` on time.monotonic()'s clock.
+        """
         if self._died or self._ended:
             raise self._death()
-        self._take(_LONGEST_WAIT)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise MachineTimeout("no line of standard input came in time")
+        self._take(min(left, _LONGEST_WAIT))
 
     @property
     def terminal(self) -> socket.socket:

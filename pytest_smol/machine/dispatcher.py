@@ -69,13 +69,15 @@ class Phase:
     """What a guest may say at one time, by type; any other message breaks the protocol.
 
     ``place`` says in an error when that was: "the guest sent a 'ready' message <place>".
-    The guest may talk with the user on ``terminal``, where there is one; no time passes meanwhile.
+    The guest may ask for the user's ``terminal``, where there is one; ``speaker`` says who asks: a test's
+    node id, or what else the guest does.
     """
 
     place: str
     rules: Mapping[str, Rule]
     deadline: Deadline
     terminal: Terminal | None = None
+    speaker: str = "the guest"
 
     def refusal(self, message: Message) -> ProtocolError:
         """The error for a ``message`` that is not expected."""
@@ -112,14 +114,14 @@ def finish(machine: Machine, phase: Phase) -> None:
 def _receive(machine: Machine, phase: Phase) -> Message:
     """The next message that is no request for the terminal; these are served here."""
     while True:
+        until = phase.deadline.next()
         try:
-            message = machine.receive(phase.deadline.next())
+            message = machine.receive(until)
+            if message["type"] not in TALK or phase.terminal is None:
+                return message
+            phase.deadline.extend(phase.terminal.serve(machine, message, phase.speaker, until))
         except MachineTimeout as error:
             phase.deadline.missed(machine, error)
-            continue
-        if message["type"] not in TALK or phase.terminal is None:
-            return message
-        phase.deadline.extend(phase.terminal.serve(machine, message))
 
 
 @contextmanager

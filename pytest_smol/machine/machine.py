@@ -122,6 +122,6 @@ class Machine:
         """As :meth:`Channel.unwatch`."""
         self.channel.unwatch(fd)
 
-    def attend(self) -> None:
+    def attend(self, deadline: float) -> None:
         """As :meth:`Channel.attend`."""
-        self.channel.attend()
+        self.channel.attend(deadline)

@@ -37,8 +37,7 @@ _LONGEST_SEQUENCE = 256
 class TerminalFilter:
     """Passes on text and harmless sequences; a sequence may come in any number of pieces.
 
-    Bytes that are no UTF-8 are dropped where a terminal could take them for C1 controls, and otherwise shown
-    as U+FFFD.
+    Bytes that are no UTF-8 are passed on, but for those that a terminal could take for C1 controls.
     """
 
     def __init__(self) -> None:
@@ -49,7 +48,7 @@ class TerminalFilter:
     def feed(self, data: bytes) -> bytes:
         """What of ``data`` is written to the terminal now."""
         passed = [self._state(_as_control(character)) for character in self._decode(data)]
-        return "".join(passed).encode("utf-8", "replace")
+        return "".join(passed).encode("utf-8", "surrogateescape")
 
     # Each state takes one character, gives what is passed on, and may change the state.
 
@@ -111,12 +110,9 @@ class TerminalFilter:
 
 
 def _as_control(character: str) -> str:
-    """A byte that is no UTF-8 as the C1 control that a terminal without UTF-8 takes it for, else U+FFFD."""
+    """A byte that is no UTF-8 as the C1 control that a terminal without UTF-8 takes it for, if it is one."""
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        byte = code - 0xDC00
-        return chr(byte) if byte < 0xA0 else "\N{REPLACEMENT CHARACTER}"
-    return character
+    return chr(code - 0xDC00) if 0xDC80 <= code < 0xDCA0 else character
 
 
 class EscapeKey:

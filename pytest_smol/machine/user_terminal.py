@@ -1,8 +1,8 @@
 """The user's terminal, lent to a guest for a debugger or a shell; without one, lines of standard input.
 
-While it is lent, keys go to the guest unseen (Ctrl-C among them), and what
-the guest writes goes to the terminal as it is: a debugger's line editing
-needs that. It is given back in whatever way the guest, or this process, goes on.
+While it is lent, keys go to the guest unseen (Ctrl-C among them), but for Ctrl-] twice, which takes it back.
+What the guest writes goes to the terminal through a filter: a debugger's line editing needs cursor movements,
+and nothing needs control strings. It is given back in whatever way the guest, or this process, goes on.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.errors import ProtocolError
+from pytest_smol.errors import ProtocolError, TerminalTakenBack
 from pytest_smol.machine.machine import Machine
+from pytest_smol.machine.terminal_filter import EscapeKey, TerminalFilter
+from pytest_smol.machine.terminal_permission import TerminalPermission
 from pytest_smol.protocol.wire import Message, encode
 
 __all__ = ["TALK", "Terminal"]
@@ -39,6 +41,10 @@ _CHUNK = 1 << 14
 #: What a terminal sends for Ctrl-D, the end of input.
 _END_OF_INPUT = b"\x04"
 
+#: Soft reset (DECSTR), which shows the cursor and resets colours and character sets; no mouse reports, no
+#: bracketed paste, no alternate screen. See xterm's ctlseqs.
+_IN_ORDER = b"\x1b[!p\x1b[?1000;1002;1003;1006l\x1b[?2004l\x1b[?1049l\x1b[0m\r\n"
+
 #: The size of a terminal that does not say it, in rows and columns.
 _USUAL_SIZE = (24, 80)
 
@@ -46,38 +52,49 @@ _USUAL_SIZE = (24, 80)
 class Terminal:
     """What standard input and output of this process are, for the guests of one run of pytest."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, permission: TerminalPermission) -> None:
         self._config = config
+        self._permission = permission
         self._lines = _Lines()
 
-    def serve(self, machine: Machine, message: Message) -> float:
+    def serve(self, machine: Machine, message: Message, who: str, deadline: float) -> float:
         """Do what a message of :data:`TALK` asks for, until the guest says that it is over.
 
-        Gives the seconds that it took. Raises :class:`MachineError` when the
-        machine dies meanwhile or says anything else.
+        ``who`` is the node id of the test that asks, or what else the guest does. Gives the seconds by which
+        ``deadline``, on time.monotonic()'s clock, is to be extended: while the user talks with the guest on
+        a terminal no time passes, while lines of anything else are waited for it does.
+
+        Raises :class:`TerminalRefused` and :class:`TerminalTakenBack` by the user's decision,
+        :class:`MachineTimeout` at the deadline, and :class:`MachineError` when the machine dies meanwhile
+        or says anything else.
         """
         begin = time.monotonic()
         capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
         if capture is not None:  # who captures next takes standard input again
             capture.suspend_global_capture(in_=True)
+        is_tty = _is_tty()
+        until = math.inf if is_tty else deadline
         if message["type"] == "input":
-            self._send_line(machine)
+            self._send_line(machine, until)
         elif message["open"]:
-            self._talk(machine)
+            self._talk(machine, who, until, is_tty)
         else:
             raise ProtocolError("the guest gave back a terminal that it did not have")
-        return time.monotonic() - begin
+        return time.monotonic() - begin if is_tty else 0.0
 
-    def _talk(self, machine: Machine) -> None:
+    def _talk(self, machine: Machine, who: str, until: float, is_tty: bool) -> None:
         rows, columns = _size()
+        stdin = _descriptor("stdin")
+        if is_tty and stdin is not None:
+            self._permission.require(who, stdin)
         with self._plugins_know(), ExitStack() as stack:
-            if is_tty := _is_tty():
-                stack.enter_context(_lent(machine))
+            if is_tty:
+                stack.enter_context(_lent(machine, self._permission.unfiltered))
             machine.send({"type": "terminal", "tty": is_tty, "rows": rows, "columns": columns})
-            while (message := machine.receive(math.inf)) != {"type": "terminal", "open": False}:
+            while (message := machine.receive(until)) != {"type": "terminal", "open": False}:
                 if is_tty or message["type"] != "input":
                     raise ProtocolError(f"the guest sent a {message['type']!r} message during a talk")
-                self._send_line(machine)
+                self._send_line(machine, until)
 
     @contextmanager
     def _plugins_know(self) -> Iterator[None]:
@@ -89,8 +106,10 @@ class Terminal:
         finally:
             self._config.hook.pytest_leave_pdb(config=self._config, pdb=debugger)
 
-    def _send_line(self, machine: Machine) -> None:
-        machine.send({"type": "line", "text": self._lines.read(machine).decode("latin-1")})
+    def _send_line(self, machine: Machine, until: float) -> None:
+        """Send the next line; where the user does not let tests read standard input, its end."""
+        line = self._lines.read(machine, until) if self._permission.lines else b""
+        machine.send({"type": "line", "text": line.decode("latin-1")})
 
 
 def _descriptor(name: str) -> int | None:
@@ -123,10 +142,11 @@ class _Lines:
         self._buffer = bytearray()
         self._ended = False
 
-    def read(self, machine: Machine) -> bytes:
+    def read(self, machine: Machine, until: float) -> bytes:
         """The next line with its end, or what there is of it; empty at the end of input.
 
-        Raises :class:`MachineDied` if ``machine`` dies before the line is there.
+        Raises :class:`MachineDied` if ``machine`` dies before the line is there, and
+        :class:`MachineTimeout` if it is not there at ``until``, on time.monotonic()'s clock.
         """
         fd = _descriptor("stdin")
         self._ended = fd is None
@@ -134,7 +154,7 @@ class _Lines:
             machine.watch(fd, select.POLLIN, lambda: self._fill(fd))
             try:
                 while not (self._ended or b"\n" in self._buffer or len(self._buffer) >= _CHUNK):
-                    machine.attend()
+                    machine.attend(until)
             finally:
                 machine.unwatch(fd)
         end = self._buffer.find(b"\n", 0, _CHUNK)
@@ -157,7 +177,7 @@ def _read(fd: int) -> bytes:
 
 
 @contextmanager
-def _lent(machine: Machine) -> Iterator[None]:
+def _lent(machine: Machine, unfiltered: bool) -> Iterator[None]:
     """Standard input and output connected to the port ``terminal`` of ``machine``."""
     stdin, stdout = _descriptor("stdin"), _descriptor("stdout")
     assert stdin is not None
@@ -165,10 +185,11 @@ def _lent(machine: Machine) -> Iterator[None]:
     sys.stdout.flush()
     with ExitStack() as stack:
         keys = stack.enter_context(_Keys(machine, stdin))
+        passed = (lambda data: data) if unfiltered else TerminalFilter().feed
         stack.enter_context(
-            machine.lend_terminal(lambda data: _write(stdout, data), lambda: _ends_of_lines(stdin))
+            machine.lend_terminal(lambda data: _write(stdout, passed(data)), lambda: _ends_of_lines(stdin))
         )
-        stack.enter_context(_raw(stdin))
+        stack.enter_context(_raw(stdin, stdout))
         stack.enter_context(_resizes(machine, keys))
         yield
 
@@ -180,12 +201,19 @@ def _write(fd: int, data: bytes) -> None:
 
 
 @contextmanager
-def _raw(fd: int) -> Iterator[None]:
-    """The terminal ``fd`` without any processing of its own; what was typed before is not lost."""
+def _raw(fd: int, output: int) -> Iterator[None]:
+    """The terminal ``fd`` without any processing of its own; what was typed before is not lost.
+
+    Where it ends with an error the guest has put nothing in order, so that is done here.
+    """
     attributes = termios.tcgetattr(fd)
     try:
         tty.setraw(fd, termios.TCSADRAIN)
         yield
+    except BaseException:
+        _write(output, _IN_ORDER)
+        termios.tcflush(fd, termios.TCIFLUSH)  # answers to what the guest asked the terminal
+        raise
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, attributes)
 
@@ -241,6 +269,7 @@ class _Keys:
         self._stdin = stdin
         self._frames: deque[bytes] = deque()
         self._ended = False
+        self._escape = EscapeKey()
 
     def __enter__(self) -> _Keys:
         # One of its own, as the machine watches the port itself for what comes.
@@ -260,10 +289,14 @@ class _Keys:
             self._machine.watch(self._writer, select.POLLOUT, self._flush)
 
     def _typed(self) -> None:
-        data = _read(self._stdin)
-        self._ended = not data
-        self._machine.unwatch(self._stdin)  # until that has gone
-        self.send({"type": "typed", "text": (data or _END_OF_INPUT).decode("latin-1")})
+        typed = _read(self._stdin)
+        self._ended = not typed
+        data, escaped = self._escape.feed(typed or _END_OF_INPUT)
+        if escaped:
+            raise TerminalTakenBack("the user took the terminal back (Ctrl-] twice), which ends the test")
+        if data:
+            self._machine.unwatch(self._stdin)  # until that has gone
+            self.send({"type": "typed", "text": data.decode("latin-1")})
 
     def _flush(self) -> None:
         try:

@@ -132,7 +132,7 @@ class GroupRun:
         """The reports of ``item``, the next of the group, as they come; it may take ``timeout`` seconds."""
         self._test = TestProgress(item, self._context.reports)
         deadline = TestDeadline(timeout)
-        self._phase = Phase("out of turn", self._test_rules, deadline, self._context.terminal)
+        self._phase = Phase("out of turn", self._test_rules, deadline, self._context.terminal, item.nodeid)
         self._budget.begin()
         if self._incoming is not None:
             self._incoming.begin()
@@ -180,8 +180,8 @@ class GroupRun:
             return
         try:
             if self.stop is None:
-                terminal = self._context.terminal
-                phase = Phase("after its tests", self._rules_of_the_end(), Deadline(seconds), terminal)
+                rules, terminal = self._rules_of_the_end(), self._context.terminal
+                phase = Phase("after its tests", rules, Deadline(seconds), terminal, nodeid)
                 finish(self._machine, phase)
         except SmolError as error:
             self._incoming.lost(nodeid, error)

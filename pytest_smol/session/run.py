@@ -10,6 +10,7 @@ import pytest
 
 from pytest_smol.artifacts.collector import ArtifactCollector
 from pytest_smol.errors import ProtocolError, SmolError
+from pytest_smol.machine.terminal_permission import TerminalPermission
 from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool, forks_ahead
@@ -27,6 +28,7 @@ from pytest_smol.session.run_end import GuestRunEnd
 from pytest_smol.session.run_messages import RunMessages, stop_session
 from pytest_smol.session.xdist.shared_sessions import ProcessContext
 from pytest_smol.settings import Settings
+from pytest_smol.trust.settings_origin import UserArguments
 
 __all__ = ["SmolSession"]
 
@@ -52,7 +54,7 @@ class SmolSession:
         self._reports = ReportBuilder(config, self._context.colour)
         self.artifacts = ArtifactCollector(config, settings, config.rootpath, self._reports.clean)
         self.screen = Screen(config, self._reports.clean, settings.output_limit)
-        self._terminal = Terminal(config)
+        self._terminal = Terminal(config, TerminalPermission(UserArguments(config, config._parser)))
         self._messages = RunMessages(self._reports, self.screen)
         try:
             self.factory = MachineFactory(settings, progress, self._context.directory, self._context.hidden)

@@ -68,7 +68,9 @@ class GuestRunEnd:
         }
 
     def _phase(self, rules: Mapping[str, Rule]) -> Phase:
-        return Phase("at the end of the run", rules, self._deadline, self._context.terminal)
+        return Phase(
+            "at the end of the run", rules, self._deadline, self._context.terminal, "the end of the run"
+        )
 
     def _replay_phase(self) -> Phase:
         """While reports are replayed, texts for the terminal are dropped: they were shown with the report."""

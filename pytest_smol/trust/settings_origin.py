@@ -89,6 +89,14 @@ class UserArguments:
             else:
                 yield dest, value
 
+    def value(self, dest: str) -> Any:
+        """What the user gave for the option ``dest``, else its default."""
+        return self._given.get(dest)
+
+    def gave(self, dest: str) -> bool:
+        """Whether the user set the flag ``dest``."""
+        return bool(self.value(dest))
+
     def overrides(self, name: str) -> bool:
         """Whether the user gave the ini value ``name`` on the command line (``-o name=...``)."""
         return any(each.partition("=")[0].strip() == name for each in self._given.get("override_ini") or [])

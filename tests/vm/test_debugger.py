@@ -104,7 +104,10 @@ SCENARIOS = {
     "collection": Scenario(["--pdb"], ["p numbers\r", "c\r", "p numbers\r", "c\r"], BROKEN),
 }
 
-_OURS = re.compile(r"^smol: .*\n|collecting \d+ items? *|\r|\x1b\[0m", re.MULTILINE)
+_OURS = re.compile(
+    r"\nsmol: \S[^\n]* asks for this terminal: .*(?=\n)|^smol: .*\n|collecting \d+ items? *|\r|\x1b\[0m",
+    re.MULTILINE,
+)
 _VOLATILE = re.compile(r"in \d+\.\d\ds|0x[0-9a-f]+")
 
 
@@ -127,9 +130,23 @@ def dialogue(project: Project, *args: str) -> Iterator[Dialogue]:
         yield talk
 
 
+def lend(talk: Dialogue, who: str = "test_it.py::test_breaks") -> None:
+    """Let a test that asks for the terminal have it, as a user does who did not say so before."""
+    talk.expect(f"smol: {who} asks for this terminal")
+    talk.expect("takes it back\n")
+    talk.type("\r")
+
+
+def is_asked(args: Sequence[str]) -> bool:
+    """Whether a run with ``args`` asks the user before it lends the terminal."""
+    return "--smol" in args and not {"--pdb", "--trace", "--smol-shell"} & set(args)
+
+
 def played(project: Project, scenario: Scenario, *args: str) -> list[str]:
     """What a run looked like, and its exit status."""
     with dialogue(project, *args, *scenario.args) as talk:
+        if is_asked([*args, *scenario.args]):
+            lend(talk)
         for step in scenario.typed:
             words, typed = step if isinstance(step, tuple) else (PROMPT, step)
             talk.expect(words)
@@ -181,6 +198,7 @@ def test_a_debugger_that_is_quit_in_a_hook_of_the_end_is_one_line(project: Proje
     project.write("conftest.py", ENDS)
     project.write("test_it.py", "def test_it(): pass\n")
     with dialogue(project, "--smol") as talk:
+        lend(talk, "the end of the run")
         for typed in ("c\r", "\x04"):
             talk.expect(PROMPT)
             talk.type(typed)
@@ -194,6 +212,7 @@ def test_a_debugger_that_is_quit_in_a_hook_of_the_end_is_one_line(project: Proje
 def test_marked_tests_have_debuggers_too(project: Project) -> None:
     project.write("test_it.py", "import pytest\npytestmark = pytest.mark.smol" + MODULE)
     with dialogue(project, "-k", "breaks") as talk:
+        lend(talk)
         talk.expect(PROMPT)
         talk.type("import os; open('/proc/cmdline').read().count('smol.guest')\r")
         talk.expect("\n1\n(Pdb) ")
@@ -205,6 +224,7 @@ def test_marked_tests_have_debuggers_too(project: Project) -> None:
 def test_no_time_passes_and_the_size_of_the_window_follows(project: Project) -> None:
     project.write("test_it.py", MODULE)
     with dialogue(project, "--smol", "--smol-timeout=4", "-k", "breaks or last") as talk:
+        lend(talk)
         talk.expect(PROMPT)
         talk.type("import os; tuple(os.get_terminal_size()), time.sleep(6)\r")
         talk.expect("((80, 24), None)\n(Pdb) ")
@@ -220,6 +240,7 @@ def test_no_time_passes_and_the_size_of_the_window_follows(project: Project) -> 
 def test_a_guest_that_dies_under_the_debugger_is_one_failed_test(project: Project) -> None:
     project.write("test_it.py", MODULE)
     with dialogue(project, "--smol", "-k", "breaks or last") as talk:
+        lend(talk)
         talk.expect(PROMPT)
         assert talk.is_raw
         talk.type("import os; os.kill(os.getpid(), 9)\r")
@@ -233,6 +254,7 @@ def test_a_guest_that_dies_under_the_debugger_is_one_failed_test(project: Projec
 def test_a_run_that_is_ended_gives_the_terminal_back(project: Project) -> None:
     project.write("test_it.py", MODULE)
     with dialogue(project, "--smol", "-k", "breaks") as talk:
+        lend(talk)
         talk.expect(PROMPT)
         talk.process.send_signal(signal.SIGTERM)
         assert talk.end() == 128 + signal.SIGTERM
@@ -310,3 +332,31 @@ def test_input_reads_lines_of_standard_input_where_it_is_not_captured(project: P
     text = "joe\né\nthe rest\n"
     assert piped(project, text, "--smol", "-s", "--smol-scope=test") == piped(project, text, "-s")
     assert piped(project, text, "--smol") == piped(project, text)
+
+
+def test_the_escape_key_ends_a_test_that_keeps_the_terminal(project: Project) -> None:
+    project.write("test_it.py", "def test_keeps():\n    breakpoint()\n\ndef test_next(): pass\n")
+    with dialogue(project, "--smol", "--smol-timeout=5") as talk:
+        lend(talk, "test_it.py::test_keeps")
+        talk.expect(PROMPT)
+        talk.type("import time; time.sleep(1000)\r")
+        talk.expect("sleep(1000)")
+        talk.type("\x1d\x1d")
+        assert talk.end() == 1
+        assert not talk.is_raw
+        assert "the user took the terminal back (Ctrl-] twice)" in talk.text
+        assert "1 failed, 1 passed" in uncoloured(talk.text)
+    assert project.left_behind() == []
+
+
+def test_a_test_that_nobody_asked_for_gets_no_terminal(project: Project) -> None:
+    """It says that it is a debugger, as anything in a guest can."""
+    project.write("test_it.py", MODULE)
+    with dialogue(project, "--smol", "-k", "breaks or last") as talk:
+        talk.expect("takes it back\n")
+        talk.type("n")
+        assert talk.end() == 1
+        assert not talk.is_raw
+        assert "test_it.py::test_breaks asked for the terminal, and did not get it" in talk.text
+        assert "1 failed, 1 passed" in uncoloured(talk.text)
+    assert project.left_behind() == []

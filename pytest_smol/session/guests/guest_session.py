@@ -145,7 +145,7 @@ class GuestSession:
                 machine.send(self._request.message(self._spec.user, fresh_identity(), drop_caches=outdated))
                 deadline = Deadline(max(timeout, MIN_COLLECTION_TIME))
                 rules = self._rules(machine, screen)
-                finish(machine, Phase("while it collected", rules, deadline, self._terminal))
+                finish(machine, Phase("while it collected", rules, deadline, self._terminal, "collection"))
                 base.state.unlink()
                 tree = machine.freeze(base.state)
         finally:

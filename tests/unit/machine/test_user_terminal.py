@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ import struct
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar, TextIO, cast
@@ -17,9 +19,16 @@ from unittest import mock
 
 import pytest
 
-from pytest_smol.errors import MachineDied, ProtocolError
+from pytest_smol.errors import (
+    MachineDied,
+    MachineTimeout,
+    ProtocolError,
+    TerminalRefused,
+    TerminalTakenBack,
+)
 from pytest_smol.machine.machine import Machine
-from pytest_smol.machine.user_terminal import Terminal
+from pytest_smol.machine.terminal_permission import TerminalPermission
+from pytest_smol.machine.user_terminal import _IN_ORDER, Terminal
 from pytest_smol.protocol.wire import TO_GUEST, TO_TERMINAL, Decoder, Message, encode
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
@@ -105,8 +114,23 @@ def user(machine: TalkingMachine, monkeypatch: pytest.MonkeyPatch) -> Iterator[U
     os.close(master)
 
 
+class Allowed:
+    """Stands for what the user allows: everything, unless it is changed."""
+
+    terminal = lines = True
+    unfiltered = False
+
+    def require(self, who: str, stdin: int) -> None:
+        return None
+
+
 @pytest.fixture
-def terminal(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def permission() -> Allowed:
+    return Allowed()
+
+
+@pytest.fixture
+def terminal(permission: Allowed, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """One that leaves this run's own capture and plugins alone."""
     told: list[str] = []
     hook = SimpleNamespace(
@@ -115,7 +139,7 @@ def terminal(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Te
     )
     plugins = SimpleNamespace(get_plugin=lambda name: None)
     config = SimpleNamespace(hook=hook, pluginmanager=plugins, told=told)
-    return Terminal(cast(pytest.Config, config))
+    return Terminal(cast(pytest.Config, config), cast(TerminalPermission, permission))
 
 
 def told(terminal: Terminal) -> list[str]:
@@ -123,7 +147,11 @@ def told(terminal: Terminal) -> list[str]:
 
 
 def talk(
-    terminal: Terminal, machine: TalkingMachine, guest: Callable[[Guest], None], message: Message = OPEN
+    terminal: Terminal,
+    machine: TalkingMachine,
+    guest: Callable[[Guest], None],
+    message: Message = OPEN,
+    deadline: float = math.inf,
 ) -> float:
     """Serve ``message`` while ``guest`` plays its part in a thread; what that raises is raised here."""
     errors: list[BaseException] = []
@@ -139,7 +167,7 @@ def talk(
     thread.start()
     try:
         with mock.patch.multiple(sys, **machine.streams):
-            return terminal.serve(machine, message)
+            return terminal.serve(machine, message, "test_a.py::test_it", deadline)
     finally:
         thread.join(60)
         assert not errors, errors
@@ -281,7 +309,7 @@ def test_the_terminal_is_back_when_this_process_is_told_to_end(
 
 def test_what_was_never_lent_cannot_be_given_back(terminal: Terminal, machine: TalkingMachine) -> None:
     with pytest.raises(ProtocolError, match="gave back"):
-        terminal.serve(machine, CLOSED)
+        terminal.serve(machine, CLOSED, "test_a.py::test_it", math.inf)
 
 
 # --- lines
@@ -373,3 +401,186 @@ def test_a_line_without_end_comes_in_pieces(
 
     talk(terminal, machine, guest)
     writer.join()
+
+
+def test_lines_are_waited_for_until_the_deadline_and_no_longer(
+    terminal: Terminal, machine: TalkingMachine, pipe: TextIO
+) -> None:
+    with pytest.raises(MachineTimeout):
+        talk(terminal, machine, lambda it: None, {"type": "input"}, time.monotonic() + 0.01)
+
+
+def test_a_debugger_that_waits_for_a_line_has_the_tests_time(
+    terminal: Terminal, machine: TalkingMachine, pipe: TextIO
+) -> None:
+    def guest(it: Guest) -> None:
+        assert not it.hear()["tty"]
+        it.say({"type": "input"})
+
+    with pytest.raises(MachineTimeout):
+        talk(terminal, machine, guest, OPEN, time.monotonic() + 0.5)
+
+
+def test_no_time_is_given_for_lines(terminal: Terminal, machine: TalkingMachine, pipe: TextIO) -> None:
+    pipe.write("a line\n")
+    pipe.flush()
+    assert talk(terminal, machine, lambda it: None, {"type": "input"}) == 0
+
+
+# --- what the user allows
+
+
+class Asked(SimpleNamespace):
+    """What the user gave on the command line."""
+
+    def gave(self, name: str) -> bool:
+        return bool(self.value(name))
+
+    def value(self, name: str) -> Any:
+        return getattr(self, name, None)
+
+
+def allowed(**given: object) -> Any:
+    return TerminalPermission(cast(Any, Asked(**given)))
+
+
+@pytest.mark.parametrize("given", [{"usepdb": True}, {"trace": True}, {"smol_shell": True}])
+def test_who_asks_for_debuggers_is_not_asked(given: dict[str, object]) -> None:
+    assert allowed(**given).terminal
+    assert allowed(**given).lines
+    allowed(**given).require("test_it", -1)
+
+
+def test_input_is_for_who_turns_capturing_off() -> None:
+    assert not allowed(capture="fd").lines
+    assert allowed(capture="no").lines
+    assert not allowed(capture="no").terminal
+
+
+@pytest.fixture
+def permission_of_nothing(terminal: Terminal) -> None:
+    cast(Any, terminal)._permission = allowed(capture="fd")
+
+
+QUESTION = b"\r\nsmol: test_a.py::test_it asks for this terminal: "
+
+
+def sees_question(user: User) -> None:
+    seen = b""
+    while b"takes it back\r\n" not in seen:
+        seen += user.sees(1)
+    assert seen.startswith(QUESTION)
+
+
+@pytest.mark.usefixtures("permission_of_nothing")
+def test_the_user_is_asked_once_for_each_test(
+    terminal: Terminal, machine: TalkingMachine, user: User
+) -> None:
+    before = user.mode()
+
+    def guest(it: Guest) -> None:
+        sees_question(user)
+        user.type(b"\r")
+        assert it.hear()["tty"]
+        it.ports["terminal"].sendall(b"a")
+        assert user.sees(1) == b"a"
+        it.say(CLOSED)
+
+    def again(it: Guest) -> None:
+        assert it.hear()["tty"]
+        it.ports["terminal"].sendall(b"b")
+        assert user.sees(1) == b"b"
+        it.say(CLOSED)
+
+    talk(terminal, machine, guest)
+    talk(terminal, machine, again)
+    assert user.mode() == before
+
+
+@pytest.mark.usefixtures("permission_of_nothing")
+@pytest.mark.parametrize("key", [b"n", b" ", b"\x04", b"\x1d"])
+def test_any_other_key_refuses(terminal: Terminal, machine: TalkingMachine, user: User, key: bytes) -> None:
+    before = user.mode()
+
+    def guest(it: Guest) -> None:
+        sees_question(user)
+        user.type(key)
+
+    with pytest.raises(TerminalRefused, match=r"test_a\.py::test_it asked for the terminal"):
+        talk(terminal, machine, guest)
+    assert user.mode() == before
+    assert told(terminal) == []
+
+
+@pytest.mark.usefixtures("permission_of_nothing")
+def test_no_answer_is_a_refusal(
+    terminal: Terminal, machine: TalkingMachine, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_smol.machine.terminal_permission.ANSWER_TIME", 0.01)
+    with pytest.raises(TerminalRefused):
+        talk(terminal, machine, lambda it: None)
+
+
+@pytest.mark.usefixtures("permission_of_nothing")
+def test_what_was_typed_before_the_question_is_no_answer(
+    terminal: Terminal, machine: TalkingMachine, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_smol.machine.terminal_permission.ANSWER_TIME", 0.5)
+    user.type(b"\r\r\r")
+    with pytest.raises(TerminalRefused):
+        talk(terminal, machine, lambda it: None)
+
+
+@pytest.mark.usefixtures("permission_of_nothing")
+@pytest.mark.parametrize("message", [OPEN, {"type": "input"}], ids=["debugger", "input"])
+def test_standard_input_has_ended_for_who_may_not_read_it(
+    terminal: Terminal, machine: TalkingMachine, pipe: TextIO, message: Message
+) -> None:
+    pipe.write("a secret\n")
+    pipe.flush()
+
+    def guest(it: Guest) -> None:
+        if message is OPEN:
+            it.hear()
+            it.say({"type": "input"})
+        assert it.hear() == {"type": "line", "text": ""}
+        if message is OPEN:
+            it.say(CLOSED)
+
+    talk(terminal, machine, guest, message)
+
+
+@pytest.mark.parametrize("typed", [b"\x1d\x1d", b"p x\r\x1d\x1dmore"])
+def test_the_escape_key_takes_the_terminal_back(
+    terminal: Terminal, machine: TalkingMachine, user: User, typed: bytes
+) -> None:
+    before = user.mode()
+
+    def guest(it: Guest) -> None:
+        it.hear()
+        it.ports["terminal"].sendall(b"\x1b[?1049h")  # an alternate screen
+        user.sees(8)
+        user.type(typed)
+        assert user.sees(len(_IN_ORDER)) == _IN_ORDER
+
+    with pytest.raises(TerminalTakenBack):
+        talk(terminal, machine, guest)
+    assert user.mode() == before
+    assert told(terminal) == ["enter", "leave"]
+
+
+@pytest.mark.parametrize("unfiltered", [False, True])
+def test_control_strings_reach_only_terminals_that_trust(
+    terminal: Terminal, machine: TalkingMachine, user: User, permission: Allowed, unfiltered: bool
+) -> None:
+    permission.unfiltered = unfiltered
+    clipboard = b"\x1b]52;c;eA==\x07"
+
+    def guest(it: Guest) -> None:
+        it.hear()
+        it.ports["terminal"].sendall(b"a" + clipboard + b"b")
+        expected = b"a" + clipboard + b"b" if unfiltered else b"ab"
+        assert user.sees(len(expected)) == expected
+        it.say(CLOSED)
+
+    talk(terminal, machine, guest)
