@@ -57,7 +57,7 @@ class TerminalPermission:
 def _answer(who: str, stdin: int) -> bool:
     with _single_keys(stdin):
         sys.stdout.write(
-            f"\nsmol: {who} asks for this terminal: Enter lends it, any other key does not"
+            f"smol: {who} asks for this terminal: Enter lends it, any other key does not"
             f" ({ANSWER_TIME:g} s); Ctrl-] twice takes it back\n"
         )
         sys.stdout.flush()

@@ -462,7 +462,7 @@ def permission_of_nothing(terminal: Terminal) -> None:
     cast(Any, terminal)._permission = allowed(capture="fd")
 
 
-QUESTION = b"\r\nsmol: test_a.py::test_it asks for this terminal: "
+QUESTION = b"smol: test_a.py::test_it asks for this terminal: "
 
 
 def sees_question(user: User) -> None:
