@@ -58,7 +58,7 @@ class FakeTerminal:
         self.seconds = seconds
         self.served: list[Message] = []
 
-    def serve(self, machine: Machine, message: Message) -> float:
+    def serve(self, machine: Machine, message: Message, who: str, deadline: float) -> float:
         self.served.append(message)
         return self.seconds
 
