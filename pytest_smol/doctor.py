@@ -16,7 +16,7 @@ from pathlib import Path
 from pytest_smol.engines.confinement.domains import Level
 from pytest_smol.engines.qemu import accelerator, confinement, program
 from pytest_smol.errors import ConfinementMissing, HostError, SmolError, ToolMissing
-from pytest_smol.guest_os import boot_files
+from pytest_smol.guest_os import boot_files, initramfs
 from pytest_smol.host import cache_directory
 from pytest_smol.host.resources import available_memory, require_memory
 from pytest_smol.host.run_directory import RunDirectory, require_space
@@ -209,7 +209,7 @@ def _writes(memory: Memory, segments: _Segments) -> bool:
 
 def check_busybox(settings: Settings) -> str:
     """The path of busybox. Raises ToolMissing unless there is one that is linked statically."""
-    return f"static, at {boot_files.find_busybox()}"
+    return f"static, at {initramfs.find_busybox()}"
 
 
 def check_cache(settings: Settings) -> str:

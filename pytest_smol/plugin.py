@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SYS_PATH = pytest.StashKey[tuple[str, ...]]()
 _BOUNDARY = pytest.StashKey["Boundary"]()
 
-#: The same as in pytest_smol.guest_os.interpreter and boot_files, which are not imported for them.
+#: The same as in pytest_smol.guest_os.interpreter and kernel_parameters, which are not imported for them.
 _GUEST_VARIABLE = "SMOL_GUEST"
 _GUEST_RUNNER = "pytest_smol.guest.runner"
 _GUEST_PARAMETER = "smol.guest"

@@ -1,4 +1,4 @@
-"""What a guest boots and sees: kernel, initramfs, the interpreter's start, views of the host's files.
+"""The guest's kernel and initramfs, the command that starts its Python, and views of the host's files.
 
 Imports: virtiofs (views, hiding), host, errors.
 """

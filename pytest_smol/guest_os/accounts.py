@@ -1,4 +1,4 @@
-"""Who runs the tests, and the account files of a guest that knows that user."""
+"""The user who runs the tests, and a guest's ``/etc/passwd`` and ``/etc/group`` with that user."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["User", "group_file", "passwd_file"]
 
 NOBODY = 65534
 
-#: Groups of every guest. ``tty`` owns the terminals of guest/init's devpts.
+#: Groups of every guest. The terminals of guest/init's devpts belong to ``tty``.
 GROUPS = (("root", 0), ("tty", 5), ("nogroup", NOBODY))
 
 
 @dataclass(frozen=True)
 class User:
-    """A user of the host, shown to the guest under the same name and numbers.
+    """A user of the host, who has the same name, uid and gids in the guest.
 
     ``name`` and ``home`` (the account's home directory) are empty for a user
     without an account. ``environment_home`` is ``$HOME``, empty where it is
@@ -34,7 +34,7 @@ class User:
 
     @classmethod
     def current(cls) -> User:
-        """The user that this process runs as."""
+        """The effective user of this process."""
         uid, gid = os.geteuid(), os.getegid()
         groups = tuple((_group_name(number), number) for number in dict.fromkeys([gid, *os.getgroups()]))
         environment = os.environ.get("HOME", "")
@@ -55,7 +55,7 @@ def _group_name(gid: int) -> str:
 
 
 def passwd_file(user: User) -> str:
-    """The guest's ``/etc/passwd``: root, nobody and ``user``. Source of the format: passwd(5)."""
+    """The text of the guest's ``/etc/passwd``, with root, nobody and ``user``; format: passwd(5)."""
     rows: dict[int, str] = {
         0: "root:x:0:0:root:/root:/bin/sh",
         NOBODY: f"nobody:x:{NOBODY}:{NOBODY}:nobody:/nonexistent:/usr/sbin/nologin",
@@ -66,7 +66,7 @@ def passwd_file(user: User) -> str:
 
 
 def group_file(user: User) -> str:
-    """The guest's ``/etc/group``: the groups that every system has, and those of ``user``."""
+    """The text of the guest's ``/etc/group``, with :data:`GROUPS` and those of ``user``; format: group(5)."""
     names = {gid: name for name, gid in GROUPS}
     names.update({gid: name for name, gid in user.groups if name})
     primary = {0, NOBODY, user.gid}

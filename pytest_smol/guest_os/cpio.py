@@ -1,4 +1,4 @@
-"""Writes the archive format that Linux unpacks as its initramfs: cpio, "newc".
+"""Writes cpio archives in the format "newc", which Linux unpacks as its initramfs.
 
 Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """
@@ -35,7 +35,7 @@ TRAILER = "TRAILER!!!"
 
 @dataclass(frozen=True)
 class Member:
-    """One member: its path without a leading slash, ``st_mode``, content and device number."""
+    """One member: its path without a leading slash, ``st_mode``, content, and device (major, minor)."""
 
     name: str
     mode: int
@@ -44,18 +44,22 @@ class Member:
 
 
 def directory(name: str, permissions: int = 0o755) -> Member:
+    """A directory at the path ``name``."""
     return Member(name, stat.S_IFDIR | permissions)
 
 
 def file(name: str, data: bytes, permissions: int = 0o644) -> Member:
+    """A regular file at the path ``name`` with the content ``data``."""
     return Member(name, stat.S_IFREG | permissions, data)
 
 
 def symlink(name: str, target: str) -> Member:
+    """A symbolic link at the path ``name`` to ``target``."""
     return Member(name, stat.S_IFLNK | 0o777, target.encode("utf-8"))
 
 
 def character_device(name: str, major: int, minor: int, permissions: int = 0o600) -> Member:
+    """A device node at the path ``name`` for the character device ``major``:``minor``."""
     return Member(name, stat.S_IFCHR | permissions, rdev=(major, minor))
 
 
@@ -79,6 +83,6 @@ def _encode(member: Member, ino: int) -> bytes:
 
 
 def archive(members: Iterable[Member]) -> bytes:
-    """The members and the trailer as bytes. Equal members give equal bytes: no times, owner root."""
+    """The archive of ``members``. Equal members give equal bytes: all times are 0, the owner is root."""
     parts = [_encode(member, ino) for ino, member in enumerate(members, 1)]
     return b"".join([*parts, _encode(Member(TRAILER, 0), 0)])

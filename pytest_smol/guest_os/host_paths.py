@@ -1,4 +1,4 @@
-"""How a host path gets into a view: with the links and the directories on its way."""
+"""Entries of a view for a host path, with the symbolic links and directories that lead to it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["add", "check", "empty_directory", "is_at_or_below", "reach", "why_no
 #: How many symbolic links one path may lead through; Linux's MAXSYMLINKS (include/linux/namei.h).
 MAXSYMLINKS = 40
 
-#: Places that the view composes itself; a project that *is* one of them would replace it.
+#: Directories whose content a view composes; a project that is one of them would replace it.
 COMPOSED = ("/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/usr", "/var")
 
-#: Places over which guest/init mounts something: what the host has there cannot be seen.
+#: Directories on which guest/init mounts file systems, which hide what the host has there.
 MOUNTED = ("/dev", "/proc", "/run", "/sys")
 
 
@@ -32,11 +32,11 @@ def _directory(found: os.stat_result) -> Directory:
 
 
 def reach(path: str) -> dict[str, Entry]:
-    """The entries with which ``path`` (absolute) resolves in a guest exactly as on the host.
+    """The entries with which the absolute ``path`` resolves in a guest exactly as on the host.
 
-    These are the symbolic links on its way as they are, the directories on its
-    way without their content, and what stands at its end. Raises
-    :class:`OSError` as lstat(2) does, with ``ELOOP`` for links that go round.
+    These are the symbolic links on its way unchanged, the directories on its
+    way without their content, and the file or directory that it names. Raises
+    :class:`OSError` as lstat(2) does, with ``ELOOP`` for more than MAXSYMLINKS links.
     """
     entries: dict[str, Entry] = {}
     here, todo, links = "/", _parts(path), 0
@@ -55,12 +55,12 @@ def reach(path: str) -> dict[str, Entry]:
         entries[there] = Link(target)
         todo = _parts(target) + todo
         here = "/" if target.startswith("/") else here
-    # A path may end in "..": its end was passed as a directory before.
+    # If a path ends in "..", what it names has been added as a bare directory before.
     return {**entries, here: HostPath(here)}
 
 
 def empty_directory(path: str) -> dict[str, Entry]:
-    """As :func:`reach`, but of a directory at the end nothing is shown that it holds."""
+    """As :func:`reach`, but a directory that ``path`` names is shown empty. Raises OSError."""
     entries = reach(path)
     return {
         place: _directory(os.lstat(place)) if isinstance(entry, HostPath) and os.path.isdir(place) else entry
@@ -69,19 +69,19 @@ def empty_directory(path: str) -> dict[str, Entry]:
 
 
 def add(entries: dict[str, Entry], more: Mapping[str, Entry]) -> None:
-    """Adds ``more``; a bare directory never takes the place of an entry that shows something."""
+    """Add ``more`` to ``entries``; a directory without content never replaces another entry."""
     for path, entry in more.items():
         if not (isinstance(entry, Directory) and path in entries):
             entries[path] = entry
 
 
 def is_at_or_below(path: str, place: str) -> bool:
-    """Whether ``path`` is ``place`` or in it, by their names alone."""
+    """Whether ``path`` is ``place`` or below it, by their names; symbolic links are not resolved."""
     return path == place or path.startswith(place.rstrip("/") + "/")
 
 
 def why_not(path: str, home: str) -> str:
-    """Why ``path`` is never shown to a guest of a user with this ``home``; empty if it may be."""
+    """Why ``path`` must not be shown to a guest of a user whose home is ``home``; empty if it may."""
     real = os.path.realpath(path)
     if any(is_at_or_below(real, place) for place in MOUNTED):
         return "guests have file systems of their own there"
@@ -93,7 +93,7 @@ def why_not(path: str, home: str) -> str:
 
 
 def check(path: str, what: str, home: str) -> None:
-    """Raises :class:`~pytest_smol.errors.SettingError` if ``path`` must not be shown as a whole."""
+    """Raise :class:`~pytest_smol.errors.SettingError` if ``path``, which is ``what``, must not be shown."""
     reason = why_not(path, home)
     if reason:
         raise SettingError(

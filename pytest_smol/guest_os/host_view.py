@@ -1,7 +1,7 @@
-"""The image ``host``: a guest's root as a view of the host, composed and never copied.
+"""The image ``host``: a guest's root as a view of the host's files, without copies.
 
-Two levels: what every project needs with this interpreter (it makes up the
-base snapshot, which all of the user's projects share), and one project.
+There are two views. That of the base snapshot has what all projects need that use
+this interpreter. That of a session has the files of one project as well.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RECIPE = PACKAGE / "images" / "host.json"
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python: its program, and every host path that it and its installed packages need."""
+    """A Python: its program, the host paths that it and its installed packages need, and its version."""
 
     executable: str
     prefixes: tuple[str, ...]
@@ -44,9 +44,9 @@ class Interpreter:
 
     @classmethod
     def current(cls) -> Interpreter:
-        """The Python that runs this."""
-        # The standard library and site-packages are named beside the prefixes that
-        # hold them, because a prefix that is a home directory is not shown.
+        """The Python of this process."""
+        # The standard library and site-packages are named in addition to the prefixes
+        # that hold them, because a prefix that is a home directory is not shown.
         paths = sysconfig.get_paths()
         prefixes = [
             *(sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix),
@@ -66,9 +66,11 @@ def _base_variables() -> dict[str, str]:
 
 
 def hiding(hide: Sequence[str], show: Sequence[str]) -> Hiding:
-    """The rules of what no guest sees, with the user's own globs, and what runs of pytest-smol keep.
+    """The rules by which files are hidden from guests.
 
-    Raises :class:`~pytest_smol.errors.SettingError` for one that is no glob.
+    They are the built-in ones, with the user's globs ``hide`` and ``show``; the cache and the
+    directories of runs are always hidden. Raises
+    :class:`~pytest_smol.errors.SettingError` for a text that is not a glob.
     """
     for name, globs in (("smol_hide", hide), ("smol_show", show)):
         for text in globs:
@@ -90,13 +92,13 @@ def base_view(
     interpreter: Interpreter | None = None,
     hidden: Hiding | None = None,
 ) -> View:
-    """What a guest sees before it knows its project.
+    """The view of the base snapshot.
 
-    That is the host's system directories, ``interpreter``, the guest's runner
-    (``guest_dir``), pytest-smol itself (``package_dir``), an ``/etc`` of
-    little more than names, and an empty home directory. ``user`` and
-    ``interpreter`` are those of this process where none are given, ``hidden``
-    are the rules by which files are hidden.
+    It has the host's system directories, ``interpreter``, the guest's runner
+    (``guest_dir``), pytest-smol itself (``package_dir``), an ``/etc`` with the
+    files that the recipe lists, and an empty home directory. ``user`` and
+    ``interpreter`` are by default those of this process; ``hidden`` are the
+    rules by which files are hidden.
     """
     user = user or User.current()
     interpreter = interpreter or Interpreter.current()
@@ -111,7 +113,7 @@ def base_view(
 
 
 def _roots(places: Iterable[str], home: str, system: Sequence[str] = ()) -> list[str]:
-    """Those of ``places`` that are directories, shown, and not of the system."""
+    """The real paths of those ``places`` that are directories, may be shown and are not below ``system``."""
     real = [os.path.realpath(place) for place in places if os.path.isdir(place) and not why_not(place, home)]
     return [place for place in real if not any(is_at_or_below(place, top) for top in system)]
 
@@ -133,7 +135,7 @@ def _etc(patterns: Iterable[str]) -> list[str]:
 
 
 def _show(entries: dict[str, Entry], places: Iterable[str], home: str) -> None:
-    """Adds those of ``places`` that exist and may be shown."""
+    """Add entries for those ``places`` that exist and may be shown."""
     for place in places:
         if os.path.exists(place) and not why_not(place, home):
             add(entries, reach(place))
@@ -144,10 +146,10 @@ def project_view(
 ) -> View:
     """``base`` and one project: ``rootdir``, ``sys_path``, the paths in ``extra`` and editable installs.
 
-    A working directory outside of all these is there, but empty. Raises
+    If the working directory ``cwd`` is outside of all these, it is shown empty. Raises
     :class:`~pytest_smol.errors.SettingError` if ``rootdir`` or one of
     ``extra`` is a home directory, the root or another place that is never
-    shown as a whole; such an entry of ``sys_path`` is left out.
+    shown; such entries of ``sys_path`` are left out.
     """
     home = User.current().home
     check(str(rootdir), "the project's rootdir", home)
@@ -169,7 +171,7 @@ def project_view(
 
 
 def editable_projects(search: Sequence[str]) -> Iterator[str]:
-    """Directories of the projects that are installed on ``search`` as editable.
+    """The directories of projects whose editable installs are found in the directories ``search``.
 
     Source: PEP 610 and PyPA's "Recording the Direct URL Origin of installed distributions".
     """
@@ -181,7 +183,7 @@ def editable_projects(search: Sequence[str]) -> Iterator[str]:
 
 
 def parse_direct_url(text: str) -> str | None:
-    """The project's directory if ``direct_url.json`` tells of an editable install, else None."""
+    """The project's directory if ``text``, a ``direct_url.json``, is of an editable install, else None."""
     try:
         record = json.loads(text)
         editable = record.get("dir_info", {}).get("editable", False)

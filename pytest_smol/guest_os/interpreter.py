@@ -1,7 +1,7 @@
-"""How the guest's Python is started: the host's program, its options, and the variables it reads at start.
+"""The command that starts the guest's Python: the host's program, its options, and environment variables.
 
-The guest's warm-up loads the plugins that a run on the host would load by itself, so the variable that
-prevents this is among them.
+The variables are those that Python and the locale read at start, and the one that keeps pytest from
+loading installed plugins: the guest's warm-up loads the plugins that a run on the host would load.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 
 SUPERVISOR = "pytest_smol.guest.supervisor"
 
-#: Tells our plugin, and whatever else wants to know, that it runs inside a guest.
+#: Set in guests; the plugin checks it, and tests may.
 GUEST_VARIABLE = "SMOL_GUEST"
 
 #: Variables that CPython reads. Source: "Command line and environment" of Python's documentation and
@@ -81,7 +81,7 @@ PYTHON_VARIABLES = (
     "PYTHON_TLBC",
 )
 
-#: Variables that choose the locale, which Python sets once, at its start. Source: locale(7) and, for
+#: Variables that select the locale, which Python sets once, at its start. Source: locale(7) and, for
 #: LANGUAGE, gettext's manual.
 LOCALE_VARIABLES = (
     "LANG",
@@ -101,31 +101,31 @@ LOCALE_VARIABLES = (
     "LC_TIME",
 )
 
-#: With it pytest loads no installed plugin by itself, so the warm-up must not load one either.
+#: If it is set, pytest does not load installed plugins, and the warm-up must not load them either.
 _AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 _READ_AT_START = frozenset((*PYTHON_VARIABLES, *LOCALE_VARIABLES, _AUTOLOAD))
 
-#: Options of the interpreter, by letter, that the guest's is given too. Source: Python/getopt.c.
+#: Options of the interpreter, by letter, that are passed on to the guest's. Source: Python/getopt.c.
 GIVEN = "bBdEIOPRsSuvWX"
 
-#: The other options, each with the reason why the guest's interpreter is not given it.
+#: The other options, each with the reason why it is not passed on.
 LEFT_OUT = {
     "c": "the guest runs another program",
     "m": "the guest runs another program",
     "x": "the guest runs another program, and no line of that is skipped",
-    "i": "it asks for commands when the program ends; the guest's never ends",
-    "q": "it changes the first lines of a dialogue",
+    "i": "it prompts for commands when the program ends; the guest's program does not end",
+    "q": "it only suppresses the first lines of an interactive session",
     "t": "Python 3 ignores it",
     "h": "Python prints its help and runs nothing",
     "?": "Python prints its help and runs nothing",
     "V": "Python prints its version and runs nothing",
 }
 
-#: Options that take an argument: the rest of their word, or the next one.
+#: Options with an argument: the rest of the word, or the next word.
 _WITH_ARGUMENT = "WX"
 
-#: Options that take the program as an argument: what follows is for the program.
+#: Options whose argument is the program; the words after it are the program's.
 _WITH_PROGRAM = "cm"
 
 #: The only long option that does more than print something. Its argument is the next word.
@@ -136,28 +136,28 @@ _WORKER = "PYTEST_XDIST_WORKER"
 
 
 def start_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment in which the guest's Python is started, for a host's environment ``environ``."""
+    """The environment of the guest's Python, where ``environ`` is the host's."""
     variables = {name: value for name, value in sorted(environ.items()) if name in _READ_AT_START}
     return {**variables, GUEST_VARIABLE: "1"}
 
 
 def start_command(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The argument list that starts the guest's PID 1."""
+    """The path and arguments of what guest/init executes as PID 1: env(1), which executes Python."""
     assignments = [f"{name}={value}" for name, value in start_variables(environ).items()]
     options = options_of(sys.orig_argv, environ)
     return ["/usr/bin/env", "-i", *assignments, sys.executable, *options, "-m", SUPERVISOR]
 
 
 def options_of(orig_argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Those of the interpreter's options in ``orig_argv`` (``sys.orig_argv``) that the guest's is given.
+    """The interpreter's options in ``orig_argv`` (``sys.orig_argv``) that are passed on to the guest's.
 
-    Each is a word of its own, its argument the next. An option that came from a variable is not
-    among them: the variable is handed on. Nor is ``-u`` in a worker of pytest-xdist: execnet starts
+    Each is a word of its own, and its argument the next word. Options that were set by a variable are
+    left out, as the variable is passed on. So is ``-u`` in a worker of pytest-xdist: execnet starts
     each worker with it and then replaces standard output, so it has no effect on tests.
     """
     left_out = [["-u"]] if _WORKER in environ else []
     given: list[list[str]] = []
-    words = list(orig_argv[:0:-1])  # the next one last
+    words = list(orig_argv[:0:-1])  # in reverse order
     while words and words[-1].startswith("-") and words[-1] not in ("-", "--"):
         word = words.pop()
         if word == _PYCS and words:
@@ -168,7 +168,7 @@ def options_of(orig_argv: Sequence[str], environ: Mapping[str, str]) -> list[str
 
 
 def _take_word(letters: str, words: list[str], given: list[list[str]]) -> bool:
-    """Add the options in one word to ``given``; False where the interpreter's options end with it."""
+    """Add the options in one word to ``given``; False if no options of the interpreter follow."""
     while letters:
         letter, letters = letters[0], letters[1:]
         if letter in _WITH_ARGUMENT and (letters or words):

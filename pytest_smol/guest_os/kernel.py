@@ -1,4 +1,4 @@
-"""Where a guest's kernel comes from: a Linux image on disk, its release and its modules."""
+"""A Linux kernel on disk: its image, its release and its modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_smol.errors import KernelUnavailable, ToolMissing
 
 __all__ = ["GuestKernel", "Module", "load_order", "open_kernel", "release_of"]
 
-#: Fields of the setup header that are needed here: name -> (offset, struct format).
+#: The fields of the setup header that are read: name -> (offset, struct format).
 #: Source: the kernel's Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 SETUP_HEADER = {
     "setup_sects": (0x1F1, "<B"),
@@ -26,10 +26,10 @@ SETUP_HEADER = {
     "kernel_version": (0x20E, "<H"),
 }
 
-#: ``kernel_version`` counts from here.
+#: ``kernel_version`` is an offset from this one in the image.
 KERNEL_VERSION_BASE = 0x200
 
-#: Where a kernel's modules may lie, seen from the directory of its image.
+#: Directories that a kernel's modules may be in, relative to that of its image; ``{0}`` is the release.
 MODULE_DIRECTORIES = (
     "../lib/modules/{0}",
     "../usr/lib/modules/{0}",
@@ -38,7 +38,7 @@ MODULE_DIRECTORIES = (
     ".",
 )
 
-_NAMING = "name a bzImage whose modules are installed beside it (../lib/modules/RELEASE) or in /lib/modules"
+_NAMING = "name a bzImage whose modules are in ../lib/modules/RELEASE from there, or in /lib/modules"
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Module:
 
     @property
     def depends(self) -> tuple[str, ...]:
-        """The modules that must be loaded before it, as its ``.modinfo`` says.
+        """The names of the modules that must be loaded before it, from its ``.modinfo``.
 
-        The module itself is asked, not ``modules.dep``: that file is made when
-        a kernel package is installed, and a package that was only unpacked has none.
+        ``modules.dep`` has them too, but is made when a kernel package is installed,
+        and missing where a package was only unpacked.
         """
         return tuple(name.replace("-", "_") for name in modinfo(self.data, "depends").split(",") if name)
 
@@ -75,7 +75,7 @@ class GuestKernel:
         return frozenset(module_name(line) for line in lines)
 
     def files(self) -> dict[str, Path]:
-        """The module files by module name."""
+        """The files of the modules that are not part of the image, by module name."""
         found = sorted((self.modules / "kernel").rglob("*.ko*"))
         return {module_name(path.name): path for path in found if path.suffix in DECOMPRESS}
 
@@ -86,15 +86,15 @@ def module_name(path: str) -> str:
 
 
 def modinfo(module: bytes, key: str) -> str:
-    """The first value of ``key`` in a module's ``.modinfo``, a run of ``key=value`` ended by NULs."""
+    """The first value of ``key`` in a module's ``.modinfo``: texts ``key=value``, each with a NUL."""
     _, mark, rest = module.partition(b"\0" + key.encode("ascii") + b"=")
     return rest.partition(b"\0")[0].decode("utf-8", "replace") if mark else ""
 
 
 def release_of(image: bytes) -> str:
-    """The release (as ``uname -r`` gives it) in the first 32 KiB or more of a bzImage.
+    """The release, as ``uname -r`` gives it, of a bzImage; ``image`` is its first 32 KiB or more.
 
-    Raises :class:`~pytest_smol.errors.KernelUnavailable` for anything else.
+    Raises :class:`~pytest_smol.errors.KernelUnavailable` for anything but a bzImage with a release.
     """
     try:
         fields = {name: struct.unpack_from(form, image, at)[0] for name, (at, form) in SETUP_HEADER.items()}
@@ -108,14 +108,14 @@ def release_of(image: bytes) -> str:
         raise KernelUnavailable("the kernel does not say which release it is", remedy=_NAMING)
     release: str = words[0].decode("ascii", "replace")
     if "/" in release:
-        raise KernelUnavailable(f"the kernel's release is no name: {release!r}", remedy=_NAMING)
+        raise KernelUnavailable(f"the kernel's release has a slash: {release!r}", remedy=_NAMING)
     return release
 
 
 def open_kernel(image: Path) -> GuestKernel:
-    """The kernel at ``image`` with its modules' directory.
+    """The kernel whose image is ``image``, with the directory of its modules.
 
-    Raises :class:`~pytest_smol.errors.KernelUnavailable`.
+    Raises :class:`~pytest_smol.errors.KernelUnavailable` where either cannot be found or read.
     """
     try:
         with image.open("rb") as file:
@@ -125,7 +125,7 @@ def open_kernel(image: Path) -> GuestKernel:
             f"the kernel {image} cannot be read: {error.strerror}",
             remedy="name one that you may read, or leave smol_kernel unset",
         ) from error
-    # Both the name as given and what it links to may have the modules beside it.
+    # The image may be a symbolic link: modules are looked for near the link, then near its target.
     for start in dict.fromkeys((image.absolute().parent, image.resolve().parent)):
         for pattern in MODULE_DIRECTORIES:
             modules = start / pattern.format(release)
@@ -147,7 +147,7 @@ def _zstd(data: bytes) -> bytes:
     return done.stdout
 
 
-#: How a module file is unpacked, by the end of its name.
+#: How a module file is decompressed, by the suffix of its name.
 DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".ko": bytes,
     ".xz": lzma.decompress,
@@ -179,9 +179,11 @@ def read_module(path: Path) -> Module:
 def load_order(
     wanted: Sequence[str], builtin: Iterable[str], read: Callable[[str], Module | None]
 ) -> list[Module]:
-    """``wanted`` and all they depend on, each after what it needs; ``read`` gives None for no such module.
+    """The modules ``wanted`` and all that they depend on, each after its own dependencies.
 
-    Raises :class:`~pytest_smol.errors.KernelUnavailable`, naming the module that is missing.
+    Modules in ``builtin`` are left out. ``read`` returns the module of a name, or None
+    where there is none. Raises
+    :class:`~pytest_smol.errors.KernelUnavailable` that names the missing module.
     """
     settled = set(builtin)
     order: list[Module] = []

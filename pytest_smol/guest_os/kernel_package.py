@@ -1,4 +1,4 @@
-"""The distribution's own small kernel, downloaded with the machine's apt and unpacked, never installed."""
+"""The distribution's kernel package, downloaded with apt-get and unpacked; it is not installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _UPDATE = "run 'sudo apt-get update' and try again, or name a kernel with smol_k
 
 @dataclass(frozen=True)
 class Recipe:
-    """The package that depends on the newest kernel, and which of its dependencies hold files to unpack."""
+    """Which packages hold a kernel.
+
+    ``root`` is a package that depends on the newest kernel. Those of its dependencies are
+    unpacked whose names begin with one of ``follow``, and those of theirs.
+    """
 
     root: str
     follow: tuple[str, ...]
@@ -40,12 +44,12 @@ def choose_recipe(packages: Mapping[str, Mapping[str, object]], os_release: Mapp
             return Recipe(str(row["root"]), tuple(follow))
     raise KernelUnavailable(
         f"no kernel package is known for the distribution {likely[0] or 'without a name'}",
-        remedy="name a kernel with smol_kernel (the path of a bzImage with its modules beside it)",
+        remedy="name a kernel with smol_kernel (a bzImage with its modules in ../lib/modules)",
     )
 
 
 def dependencies(control: str) -> list[str]:
-    """Package names in the ``Depends`` field of the first stanza, of alternatives the first.
+    """Package names in the field ``Depends`` of the first stanza of ``control``; of alternatives the first.
 
     Source: Debian Policy, 7.1 "Syntax of relationship fields".
     """
@@ -57,7 +61,7 @@ def dependencies(control: str) -> list[str]:
 
 
 def to_download(recipe: Recipe, show: Callable[[str], str]) -> list[str]:
-    """The packages to unpack: what ``recipe.root`` depends on, followed by name prefix."""
+    """The names of the packages to unpack. ``show`` returns a package's control stanza."""
     found: list[str] = []
     queue = [recipe.root]
     while queue:
@@ -82,7 +86,7 @@ def _run(argv: Sequence[str], cwd: Path | None = None) -> str:
     except FileNotFoundError as error:
         raise KernelUnavailable(
             f"{argv[0]} is not installed, so no kernel can be downloaded",
-            remedy="name a kernel with smol_kernel (the path of a bzImage with its modules beside it)",
+            remedy="name a kernel with smol_kernel (a bzImage with its modules in ../lib/modules)",
         ) from error
     if done.returncode:
         raise KernelUnavailable(
@@ -101,7 +105,7 @@ def _unpack(packages: Iterable[Path], into: Path) -> None:
     for package in packages:
         _run(["dpkg-deb", "-x", str(package), str(into)])
         package.unlink()
-    # Debug symbols and documentation are of no use to a guest.
+    # Debug symbols and documentation take space and are not used.
     for spare in (*into.glob("boot/System.map*"), *into.glob("usr/share")):
         shutil.rmtree(spare) if spare.is_dir() else spare.unlink()
 
@@ -109,10 +113,11 @@ def _unpack(packages: Iterable[Path], into: Path) -> None:
 def unpack_default(
     into: Path, packages: Mapping[str, Mapping[str, object]], progress: Callable[[str], None]
 ) -> None:
-    """Downloads and unpacks the default kernel as the directory ``into``, whole or not at all.
+    """Download the default kernel and unpack it as the directory ``into``, which is made last.
 
-    Needs no rights beyond writing there. Raises
-    :class:`~pytest_smol.errors.KernelUnavailable`.
+    ``packages`` are recipes by distribution; ``progress`` is called with a line before the
+    download. It needs no rights except to write there. Raises
+    :class:`~pytest_smol.errors.KernelUnavailable` and OSError.
     """
     try:
         os_release = platform.freedesktop_os_release()
@@ -131,5 +136,5 @@ def unpack_default(
 
 
 def find_image(tree: Path) -> Path | None:
-    """The kernel image in an unpacked tree, if there is one."""
+    """The kernel image in the directory ``tree`` of an unpacked package, or None."""
     return next(iter(sorted(tree.glob("boot/vmlinuz-*"))), None)

@@ -15,7 +15,7 @@ from typing import Any
 from pytest_smol.engines.choice import choose_engine
 from pytest_smol.engines.protocol import Engine, Hardware, Kernel, VirtualMachine
 from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
-from pytest_smol.guest_os import boot_files
+from pytest_smol.guest_os import boot_files, initramfs, kernel_parameters
 from pytest_smol.guest_os.host_view import base_view, hiding
 from pytest_smol.guest_os.interpreter import start_command
 from pytest_smol.host import cache_directory
@@ -76,7 +76,7 @@ class MachineFactory:
         self.engine: Engine = choose_engine(settings)
         cache = cache_directory.directory()
         self.boot_files = boot_files.prepare(cache, settings.kernel, progress)
-        self._bases = BaseCache(cache, boot_files.tsc_khz())
+        self._bases = BaseCache(cache, kernel_parameters.tsc_khz())
         self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
         self.view = base_view(hidden=hiding(settings.hide, settings.show))
         self.hidden: set[str] = set() if hidden is None else hidden
@@ -98,7 +98,7 @@ class MachineFactory:
 
     def facts(self, memory: int) -> dict[str, Any]:
         """All that can change a base snapshot, JSON-ready: see ``key_of``."""
-        boot = (self.boot_files.digest, boot_files.command_line(0), start_command())
+        boot = (self.boot_files.digest, kernel_parameters.command_line(0), start_command())
         return machine_facts(self.engine.identity(self.hardware(memory)), boot, self.view)
 
     def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
@@ -108,9 +108,9 @@ class MachineFactory:
 
         def build(directory: Path) -> Snapshot:
             self._progress("making a base snapshot for this interpreter (once)")
-            initramfs = boot_files.with_start(self.boot_files.initramfs, start_command(), self.directory)
-            command_line = boot_files.command_line(boot_files.tsc_khz())
-            kernel = Kernel(self.boot_files.kernel, initramfs, command_line)
+            archive = initramfs.with_start(self.boot_files.initramfs, start_command(), self.directory)
+            command_line = kernel_parameters.command_line(kernel_parameters.tsc_khz())
+            kernel = Kernel(self.boot_files.kernel, archive, command_line)
             return self._boot(hardware, kernel, directory)
 
         return self._bases.checkout(key_of(self.facts(memory)), hardware, self.view, target, build)

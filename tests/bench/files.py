@@ -16,7 +16,7 @@ from pathlib import Path
 from pytest_smol.engines.protocol import Hardware, Kernel
 from pytest_smol.engines.qemu.command_line import CHARDEVS, command_line
 from pytest_smol.engines.qemu.engine import QemuEngine
-from pytest_smol.guest_os import boot_files
+from pytest_smol.guest_os import initramfs, kernel_parameters
 from pytest_smol.guest_os.host_view import base_view, project_view
 from pytest_smol.host.process import ChildProcess
 from pytest_smol.pool.factory import MachineFactory
@@ -84,8 +84,10 @@ def _new_machine(factory: MachineFactory, directory: Path, virtiofsd: str | None
     assert isinstance(factory.engine, QemuEngine)
     hardware = Hardware(512)
     program = [sys.executable, str(directory / "script.py"), str(directory)]
-    initramfs = boot_files.with_start(factory.boot_files.initramfs, program, factory.directory)
-    kernel = Kernel(factory.boot_files.kernel, initramfs, boot_files.command_line(boot_files.tsc_khz()))
+    archive = initramfs.with_start(factory.boot_files.initramfs, program, factory.directory)
+    kernel = Kernel(
+        factory.boot_files.kernel, archive, kernel_parameters.command_line(kernel_parameters.tsc_khz())
+    )
     ram = factory.directory / "bench-ram"
     with ram.open("wb") as file:
         file.truncate(hardware.memory << 20)

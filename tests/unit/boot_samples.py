@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from pytest_smol.guest_os import cpio
 
 
@@ -54,4 +56,23 @@ def install(root: Path, layout: str = "lib/modules", *, image: str = "boot/vmlin
     (modules / "modules.builtin").write_text("kernel/drivers/c.ko\n")
     (modules / "kernel/fs/a.ko").write_bytes(module("a", "b"))
     (modules / "kernel/fs/b.ko.xz").write_bytes(lzma.compress(module("b")))
+    return path
+
+
+def elf(*kinds: int) -> bytes:
+    """An ELF64 file with program headers of these types."""
+    header = bytearray(64)
+    header[:6] = b"\x7fELF\x02\x01"
+    struct.pack_into("<Q", header, 0x20, 64)
+    struct.pack_into("<HH", header, 0x36, 56, len(kinds))
+    return bytes(header) + b"".join(struct.pack("<I", kind) + bytes(52) for kind in kinds)
+
+
+def fake_busybox(directory: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A busybox in ``directory``, which becomes ``$PATH``."""
+    directory.mkdir(exist_ok=True)
+    path = directory / "busybox"
+    path.write_bytes(content)
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory))
     return path

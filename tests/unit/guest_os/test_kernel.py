@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_smol.errors import KernelUnavailable, ToolMissing
-from pytest_smol.guest_os import boot_files, cpio, kernel, kernel_package
+from pytest_smol.guest_os import boot_files, cpio, initramfs, kernel, kernel_package
 from pytest_smol.guest_os.kernel import Module, load_order, modinfo, open_kernel, read_module, release_of
 from pytest_smol.guest_os.kernel_package import Recipe, choose_recipe, dependencies, to_download
 from tests.unit.boot_samples import bzimage, install, module, unpack
@@ -51,7 +51,7 @@ def test_kinds_of_members() -> None:
 
 def test_the_initramfs_lists_modules_in_the_order_given() -> None:
     modules = [Module("zeta", b"z"), Module("alpha", b"a")]
-    found = {m.name: m for m in boot_files.members(b"init", b"bb", modules)}
+    found = {m.name: m for m in initramfs.members(b"init", b"bb", modules)}
     assert found["modules.order"].data == b"zeta.ko\nalpha.ko\n"
     assert found["modules/zeta.ko"].data == b"z"
     assert found["init"].mode & 0o111
@@ -61,7 +61,7 @@ def test_every_command_of_init_is_in_the_initramfs() -> None:
     script = re.sub(r"#.*", "", boot_files.INIT.read_text())
     for applet in ("mount", "insmod", "ifconfig", "switch_root", "poweroff"):
         assert re.search(rf"\b{applet}\b", script)
-        assert applet in boot_files.APPLETS
+        assert applet in initramfs.APPLETS
 
 
 # --- the image's header

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from pytest_smol.errors import SettingError
-from pytest_smol.guest_os import boot_files
+from pytest_smol.guest_os import boot_files, kernel_parameters
 from pytest_smol.guest_os.interpreter import SUPERVISOR
 from pytest_smol.pool import factory
 from pytest_smol.pool.factory import MachineFactory
@@ -22,7 +22,7 @@ from tests.unit.snapshot_samples import HARDWARE, VIEW
 
 
 def facts(monkeypatch: pytest.MonkeyPatch, tsc_khz: int) -> dict[str, Any]:
-    monkeypatch.setattr(boot_files, "tsc_khz", lambda: tsc_khz)
+    monkeypatch.setattr(kernel_parameters, "tsc_khz", lambda: tsc_khz)
     files = boot_files.BootFiles(Path("/vmlinuz"), Path("/initramfs"), "6.1", "digest")
     engine = SimpleNamespace(identity=lambda hardware: {"memory": hardware.memory})
     made = SimpleNamespace(hardware=lambda memory: HARDWARE, engine=engine, boot_files=files, view=VIEW)
