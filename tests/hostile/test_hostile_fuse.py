@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_smol.host import beneath
 from pytest_smol.host.beneath import Beneath
 from pytest_smol.virtiofs import fuse
-from pytest_smol.virtiofs.filesystem import beneath
 from pytest_smol.virtiofs.filesystem.node_table import FrozenNodes, NodeTable
 from pytest_smol.virtiofs.filesystem.tree import MAX_LISTED, Tree
 from pytest_smol.virtiofs.fuse import Opcode
