@@ -7,11 +7,11 @@ import re
 import shutil
 import signal
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from xml.etree import ElementTree
 
 import pytest
@@ -66,6 +66,9 @@ class Outcome:
     out: list[str]
     err: list[str]
     files: dict[str, str]
+    #: The node ids of the tests that this process's pytest reported as begun, and that it set up itself.
+    begun: frozenset[str] = frozenset()
+    set_up: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return "\n".join([f"exit status {self.status}", *self.out, "--- stderr", *self.err])
@@ -97,6 +100,28 @@ def _limited(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
+
+
+def without_machines(outcome: Outcome, record: Record) -> str:
+    """What of a run took place on the host although it belongs in machines; empty if nothing did.
+
+    What counts is what arrived on the control channels of the machines: the
+    session's guest has sent messages, and a fork has announced each test.
+    """
+    if not any(machine.received for machine in record.sessions):
+        return "no guest session sent a message"
+    announced = {nodeid for fork in record.ran for nodeid in fork}
+    if outcome.begun - announced:
+        return f"no fork announced {sorted(outcome.begun - announced)}"
+    if outcome.set_up:
+        return f"the host set up {sorted(outcome.set_up)}"
+    return ""
+
+
+def _calls(result: pytest.RunResult, hook: str) -> list[Any]:
+    """The calls of ``hook`` in a run in this process; of a run elsewhere, or that failed early, none."""
+    recorder = getattr(result, "reprec", None)
+    return recorder.getcalls(hook) if isinstance(recorder, pytest.HookRecorder) else []
 
 
 class Lab:
@@ -144,22 +169,45 @@ class Lab:
 
     def _outcome(self, result: pytest.RunResult) -> Outcome:
         files = {path.name: path.read_text("utf-8") for path in self._pytester.path.glob("*.xml")}
-        return Outcome(int(result.ret), result.outlines, result.errlines, files)
+        begun = frozenset(call.nodeid for call in _calls(result, "pytest_runtest_logstart"))
+        set_up = frozenset(call.item.nodeid for call in _calls(result, "pytest_runtest_setup"))
+        return Outcome(int(result.ret), result.outlines, result.errlines, files, begun, set_up)
 
-    def both(self, *runs: str, apart: bool = False) -> list[tuple[Outcome, Outcome]]:
-        """Each of the command lines ``runs``, one after the other, plain and with ``--smol``."""
+    def both(
+        self, *runs: str, apart: bool = False, on_host: Collection[str] = ()
+    ) -> list[tuple[Outcome, Outcome]]:
+        """Each of the command lines ``runs``, one after the other, plain and with ``--smol``.
+
+        Raises AssertionError for one that did not collect and run its tests in
+        machines. Those in ``on_host`` must start none: pytest refuses them, or
+        answers them, before a session begins.
+        """
         pristine = self._pytester.path.with_name(f"{self._pytester.path.name}-pristine")
         shutil.copytree(self._pytester.path, pristine, dirs_exist_ok=True)
         plain = [self.plain(*run.split(), apart=apart) for run in runs]
         for path in self._pytester.path.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.copytree(pristine, self._pytester.path, dirs_exist_ok=True)
-        smol = [self.smol("--smol", *run.split()) for run in runs]
+        smol = [self._checked(run, run in on_host) for run in runs]
         return list(zip(plain, smol, strict=True))
 
-    def same(self, *runs: str, apart: bool = False) -> Outcome:
-        """Assert that each of ``runs`` looks the same plain and with ``--smol``; gives the last, with."""
-        pairs = self.both(*(runs or ("",)), apart=apart)
+    def _checked(self, run: str, on_host: bool) -> Outcome:
+        """A run with ``--smol`` of which it is known that its tests ran in machines, or that it had none."""
+        outcome = self.smol("--smol", *run.split())
+        if on_host:
+            assert not self.record.factories, f"pytest --smol {run} made machines"
+            assert not outcome.begun, f"pytest --smol {run} began {sorted(outcome.begun)}"
+        else:
+            wrong = without_machines(outcome, self.record)
+            assert not wrong, f"pytest --smol {run}: {wrong}\n{outcome}"
+        return outcome
+
+    def same(self, *runs: str, apart: bool = False, on_host: Collection[str] = ()) -> Outcome:
+        """Assert that each of ``runs`` looks the same plain and with ``--smol``; gives the last, with.
+
+        What :meth:`both` raises AssertionError for, this does too.
+        """
+        pairs = self.both(*(runs or ("",)), apart=apart, on_host=on_host)
         for plain, smol in pairs:
             differs = difference(plain.comparable(), smol.comparable())
             if differs:

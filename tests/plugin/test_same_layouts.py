@@ -59,6 +59,19 @@ def test_modules_of_one_name_without_packages(lab: Lab) -> None:
     lab.same("", "--import-mode=importlib -v")
 
 
+IMPORTS_AND_TEST = (
+    "import helper, package\ndef test_a(): assert package.value == helper.value\ndef check(): assert 0\n"
+)
+FILES_FOR_INI = {
+    "src__package____init__": "value = 1\n",
+    "lib__helper": "value = 2\n",
+    "tests__test_a": IMPORTS_AND_TEST,
+    "tests__deep__test_b": IMPORTS_AND_TEST,
+    "other__check_c": IMPORTS_AND_TEST,
+}
+RUNS_FOR_INI = ("", "-q tests", "--rootdir=tests")
+
+
 @pytest.mark.parametrize(
     "ini",
     [
@@ -66,25 +79,19 @@ def test_modules_of_one_name_without_packages(lab: Lab) -> None:
         "[pytest]\ntestpaths = tests other no_such\npythonpath = src lib\nnorecursedirs = deep\n",
         "[pytest]\npythonpath = src lib\npython_files = check_*.py\npython_functions = check\n",
         "[pytest]\npythonpath = src lib\naddopts = -v --import-mode=importlib\nxfail_strict = true\n",
-        "[pytest]\npythonpath = src lib\nminversion = 99\n",
-        "[pytest]\npythonpath = src lib\nrequired_plugins = no-such-plugin\n",
         "[pytest]\npythonpath = src lib\nno_such_value = 1\n",
         "[pytest]\npythonpath = src lib\nempty_parameter_set_mark = fail_at_collect\n",
     ],
 )
 def test_ini_values(lab: Lab, ini: str) -> None:
-    tests = (
-        "import helper, package\ndef test_a(): assert package.value == helper.value\ndef check(): assert 0\n"
-    )
-    lab.project(
-        pytest_ini=ini,
-        src__package____init__="value = 1\n",
-        lib__helper="value = 2\n",
-        tests__test_a=tests,
-        tests__deep__test_b=tests,
-        other__check_c=tests,
-    )
-    lab.same("", "-q tests", "--rootdir=tests")
+    lab.project(pytest_ini=ini, **FILES_FOR_INI)
+    lab.same(*RUNS_FOR_INI)
+
+
+@pytest.mark.parametrize("value", ["minversion = 99", "required_plugins = no-such-plugin"])
+def test_ini_values_that_refuse_a_run(lab: Lab, value: str) -> None:
+    lab.project(pytest_ini=f"[pytest]\npythonpath = src lib\n{value}\n", **FILES_FOR_INI)
+    lab.same(*RUNS_FOR_INI, on_host=RUNS_FOR_INI)
 
 
 def test_src_layout_that_is_installed_editable(lab: Lab) -> None:

@@ -12,6 +12,10 @@ from tests.plugin.projects import EVERY_OUTCOME, SEVERAL_MODULES
 BETA = "test_first.py::test_beta"
 
 
+OTHER_INI = {"other_ini": "[pytest]\npython_functions = test_alpha\nmarkers =\n slow\n fast\n"}
+FIXTURES_LIVE_AS_AT_HOME = "--smol-scope=session"
+
+
 @pytest.mark.parametrize(
     "args",
     [
@@ -52,7 +56,6 @@ BETA = "test_first.py::test_beta"
         "--noconftest test_first.py",
         "-c other.ini",
         "--strict-markers -m fast",
-        "-n0",
         "--dist=no",
         "no_such_file.py",
         "test_first.py::no_such_test",
@@ -60,19 +63,21 @@ BETA = "test_first.py::test_beta"
         "sub/test_second.py::TestGroup::no_such",
         "--no-such-option",
         "--no-such-option=3",
-        "--maxfail=many",
-        "-p no_such_plugin",
-        "-W nonsense::",
-        "--markers",
-        "--version",
     ],
 )
 def test_selection(lab: Lab, args: str) -> None:
-    lab.project(
-        **SEVERAL_MODULES, other_ini="[pytest]\npython_functions = test_alpha\nmarkers =\n slow\n fast\n"
-    )
-    fixtures_live_as_at_home = "--smol-scope=session"
-    lab.same(f"{args} {fixtures_live_as_at_home}")
+    lab.project(**SEVERAL_MODULES, **OTHER_INI)
+    lab.same(f"{args} {FIXTURES_LIVE_AS_AT_HOME}")
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["-n0", "--maxfail=many", "-p no_such_plugin", "-W nonsense::", "--markers", "--version"],
+)
+def test_options_that_need_no_session(lab: Lab, args: str) -> None:
+    lab.project(**SEVERAL_MODULES, **OTHER_INI)
+    run = f"{args} {FIXTURES_LIVE_AS_AT_HOME}"
+    lab.same(run, on_host=[run])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,7 @@ def test_fixtures_are_shown_by_the_guest(lab: Lab, option: str) -> None:
 
 def test_showing_the_cache_needs_no_machine(lab: Lab) -> None:
     lab.project(**SEVERAL_MODULES)
-    lab.same("-q --smol-scope=session", "--cache-show")
+    lab.same("-q --smol-scope=session", "--cache-show", on_host=["--cache-show"])
     assert not lab.record.factories
 
 
