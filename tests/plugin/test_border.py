@@ -167,7 +167,7 @@ def test_insisting_on_kvm_without_kvm(lab: Lab, home: Path, monkeypatch: pytest.
     from pytest_smol.engines.qemu import accelerator, program
     from tests.plugin.fakes import EMULATOR
 
-    monkeypatch.setattr(accelerator, "probe", lambda: "there is no /dev/kvm")
+    monkeypatch.setattr(accelerator, "probe", lambda: accelerator.KvmRefused("there is no /dev/kvm"))
     monkeypatch.setattr(program, "find", lambda program: EMULATOR)
     lab.project(test_a=MARKED)
     outcome = lab.plain("--smol", "--smol-accel=kvm")
