@@ -194,7 +194,8 @@ class HostPlugin:
             self._role.end_run(pytest.UsageError(*map(clean, ended.lines)))
         else:
             reason = clean(ended.stop.reason) if ended.stop is not None else str(ended)
-            self._role.end_run(Exit(reason, ended.status))
+            # Status 0 would say that tests ran.
+            self._role.end_run(Exit(reason, ended.status or pytest.ExitCode.INTERRUPTED))
 
     def _runs_in_vm(self, item: pytest.Item) -> bool:
         return self._settings.everything or item.get_closest_marker("smol") is not None

@@ -91,7 +91,7 @@ class GroupRun:
             **self._common_rules(),
             "start": Rule(self._require_turn),
             "report": Rule(self._take_report, self._budget),
-            "finish": Rule(self._require_turn, ends=True),
+            "finish": Rule(self._finish, ends=True),
             "pdb_shown": Rule(lambda message: self._test.shown_in_debugger()),
             "stop": stop_rule(self._stopped, self._context.reports.clean, self._budget),
             "done": Rule(self._require_stop, ends=True),
@@ -108,6 +108,10 @@ class GroupRun:
         """Only the test whose turn it is may be spoken of. Raises :class:`ProtocolError`."""
         if message["index"] != self._steps[0][0]:
             raise self._phase.refusal(message)
+
+    def _finish(self, message: Message) -> None:
+        self._require_turn(message)
+        self._test.require_end()
 
     def _take_report(self, message: Message) -> pytest.TestReport:
         self._require_turn(message)

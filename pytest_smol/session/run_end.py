@@ -19,6 +19,7 @@ from pytest_smol.protocol.wire import MAX_FRAME, Message, WireError, encode
 from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.group_run import MAX_KEPT, GroupContext
+from pytest_smol.session.run_messages import status_of_exit
 from pytest_smol.snapshots.snapshot import Snapshot
 
 __all__ = ["GuestRunEnd"]
@@ -89,7 +90,8 @@ class GuestRunEnd:
 
     def _stopped(self, stop: GuestStop) -> None:
         self.close()
-        returncode = stop.returncode if stop.kind == "exit" else int(pytest.ExitCode.INTERRUPTED)
+        interrupted = int(pytest.ExitCode.INTERRUPTED)
+        returncode = status_of_exit(stop.returncode) if stop.kind == "exit" else interrupted
         pytest.exit(stop.reason or "interrupted", returncode=returncode)
 
     # --- run ------------------------------------------------------------------------------

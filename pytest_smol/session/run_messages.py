@@ -14,7 +14,7 @@ from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.reports.plugin_compat import ConfigWarnings
 from pytest_smol.reports.screen import Screen
 
-__all__ = ["RunMessages", "stop_session"]
+__all__ = ["RunMessages", "status_of_exit", "stop_session"]
 
 #: The most properties of the test suite that guests may record.
 MAX_PROPERTIES = 10_000
@@ -56,10 +56,15 @@ class RunMessages:
             add(*pair)
 
 
+def status_of_exit(returncode: int | None) -> int | None:
+    """The exit status for a guest's ``pytest.exit()``: a run that is cut short never ends with 0."""
+    return int(pytest.ExitCode.INTERRUPTED) if returncode == 0 else returncode
+
+
 def stop_session(session: pytest.Session, stop: GuestStop) -> None:
     """Stop the host's ``session`` as the guest's was stopped: raise, or set what pytest looks at next."""
     if stop.kind == "exit":
-        pytest.exit(stop.reason, returncode=stop.returncode)
+        pytest.exit(stop.reason, returncode=status_of_exit(stop.returncode))
     if stop.kind == "interrupt":
         interrupt = KeyboardInterrupt(*filter(None, [stop.reason]))
         vars(interrupt)["smol_place"] = stop.place

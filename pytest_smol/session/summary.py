@@ -51,7 +51,8 @@ class SummaryPlugin:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._session = session
         status = self._run_in_guest("pytest_sessionfinish")
-        if status is not None:
+        # A hook of the project may make things worse, and say how; it cannot make a success of a failure.
+        if status is not None and (status != pytest.ExitCode.OK or session.exitstatus == pytest.ExitCode.OK):
             session.exitstatus = status
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

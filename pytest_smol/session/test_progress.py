@@ -45,6 +45,7 @@ class TestProgress:
         self._begin = time.monotonic()
         self._phase = -1
         self._count = 0
+        self._needs_call = True
         #: A rerun was reported: the next setup begins the test anew.
         self._again = False
         self._last: pytest.TestReport | None = None
@@ -62,10 +63,19 @@ class TestProgress:
             or (phase == self._phase and report.when != "call")
         ):
             raise ProtocolError(f"the guest reported {report.when} out of turn")
+        if report.when != "teardown":  # a setup that did not pass has no call
+            self._needs_call = report.when == "setup" and report.passed
         self._phase = self._reached(report)
         self._again = self._again or str(report.outcome) == "rerun"
         self._last = report
         return report
+
+    def require_end(self) -> None:
+        """Raise :class:`ProtocolError` unless all phases were reported: a test does not end without."""
+        if self._phase != PHASES.index("teardown") or self._again:
+            raise ProtocolError("the guest ended the test without a report of its teardown")
+        if self._needs_call and not self.item.config.getoption("setuponly", False):
+            raise ProtocolError("the guest ended the test without a report of its call")
 
     def shown_in_debugger(self) -> None:
         """The failure of the last report was shown: at the end of the run it is not shown again."""

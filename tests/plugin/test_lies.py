@@ -187,3 +187,56 @@ def test_a_session_that_breaks_the_protocol(lab: Lab, says: Says, monkeypatch: p
     assert outcome.status in (2, 4), outcome
     assert "INTERNAL" not in outcome.text + "".join(outcome.err)
     assert not lab.record.forks
+
+
+LOST: dict[str, Says] = {
+    "without any report": [FRESH, START, FINISH],
+    "after its setup": [FRESH, START, report("setup"), FINISH],
+    "after its call": [FRESH, START, report("setup"), report("call"), FINISH],
+    "without its call": [FRESH, START, report("setup"), report("teardown"), FINISH],
+    "in a rerun": [FRESH, START, report("setup"), report("call", outcome="rerun", longrepr="x"), FINISH],
+}
+
+
+@pytest.mark.parametrize("says", LOST.values(), ids=LOST.keys())
+def test_a_test_cannot_be_lost(lab: Lab, says: Says) -> None:
+    """A guest that ends a test without all of its reports has one failed test."""
+    lab.project(test_a=TWO_TESTS)
+    outcome = lab.smol("--smol", "--smol-scope=test", "-v", forks=[Script(says, gone=True)])
+    assert outcome.status == 1, outcome
+    assert letters(outcome.text.partition("short test summary")[0])["test_2"] == ["PASSED"]
+    assert "1 failed" in outcome.out[-1] or "1 error" in outcome.out[-1]
+
+
+@pytest.mark.parametrize("when", ["collection", "test", "end"])
+def test_a_guest_cannot_end_the_run_green(lab: Lab, when: str) -> None:
+    """pytest.exit(returncode=0) ends the run, and tests that did not run are no success."""
+    leaves = "import pytest\npytest.exit('enough', returncode=0)\n"
+    files = {
+        "collection": {"test_a": leaves, "test_b": "def test_b(): assert 0\n"},
+        "test": {"test_a": "def test_a():\n    import pytest\n    pytest.exit('enough', returncode=0)\n"},
+        "end": {
+            "conftest": "import pytest\ndef pytest_sessionfinish(): pytest.exit('enough', returncode=0)\n",
+            "test_a": "def test_a(): assert 0\n",
+        },
+    }
+    lab.project(**files[when])
+    outcome = lab.smol("--smol")
+    assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome
+    assert "enough" in outcome.text + "".join(outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("test", "status"), [("assert 0", pytest.ExitCode.TESTS_FAILED), ("pass", pytest.ExitCode.OK)]
+)
+def test_a_hook_of_the_project_makes_no_success_of_a_failure(lab: Lab, test: str, status: int) -> None:
+    lab.project(
+        conftest="def pytest_sessionfinish(session):\n    session.exitstatus = 0\n",
+        test_a=f"def test_a(): {test}\n",
+    )
+    assert lab.smol("--smol").status == status
+
+
+def test_a_hook_of_the_project_makes_no_success_of_no_tests(lab: Lab) -> None:
+    lab.project(conftest="def pytest_sessionfinish(session):\n    session.exitstatus = 0\n", test_a="")
+    assert lab.smol("--smol").status == pytest.ExitCode.NO_TESTS_COLLECTED
