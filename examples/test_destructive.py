@@ -19,7 +19,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def only_in_a_guest():
     """Only a guest of pytest-smol has this word on its kernel's command line."""
-    if not any(word.startswith("smol.exec=") for word in Path("/proc/cmdline").read_text().split()):
+    if "smol.guest" not in Path("/proc/cmdline").read_text().split():
         pytest.fail("this test destroys its machine, and this is not a virtual machine", pytrace=False)
 
 
