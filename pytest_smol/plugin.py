@@ -44,6 +44,7 @@ def _in_guest() -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register options and ini values."""
     settings.add_options(parser)
 
 
@@ -51,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, None, None]:
+    """With ``--smol`` keep the project off the host, before anything of it is loaded."""
     early_config.stash[_SYS_PATH] = tuple(path or os.getcwd() for path in _own_path(early_config))
     if early_config.known_args_namespace.smol and not _in_guest():
         # With --smol no code of the project runs on the host; the guest loads its conftest files.
@@ -98,6 +100,7 @@ def _own_path(config: pytest.Config) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Check the settings, and register what a run on the host needs."""
     config.addinivalue_line("markers", marker.DESCRIPTION)
     if config.getoption("smol_show_writes") and not _in_guest():
         from pytest_smol.artifacts.written_paths import WrittenPaths
@@ -157,6 +160,7 @@ class HostPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
+        """With ``--smol`` start the guest that collects."""
         if self._settings.everything and not self._config.getoption("cacheshow", False):
             self._open()
 
@@ -225,6 +229,7 @@ class HostPlugin:
         return (self._session is not None and self._session.owns(item)) or None
 
     def pytest_report_header(self) -> list[str]:
+        """The line about machines, and what the guest's own plugins have for the header."""
         boundary = self._config.stash.get(_BOUNDARY, None)
         lines = [text for text in [boundary.describe() if boundary is not None else ""] if text]
         if self._session is not None:
@@ -234,6 +239,7 @@ class HostPlugin:
     # --- collect --------------------------------------------------------------------------
 
     def pytest_collection(self, session: pytest.Session) -> bool | None:
+        """With ``--smol`` take what the guest collected."""
         if self._role.over:
             return True
         if self._session is None:
@@ -255,6 +261,7 @@ class HostPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Start guests for marked tests, where there are any."""
         wanted = any(map(self._runs_in_vm, session.items)) and not self._config.option.collectonly
         if self._session is None and wanted:
             self._open(session.items)
@@ -276,12 +283,14 @@ class HostPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
+        """Show what was held back for the header; run nothing in a run that is over."""
         if self._session is not None:  # where workers collect, this is when the header was shown
             self._session.screen.release()
         return self._role.over or None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """Run a test in its machine, and pass on its reports."""
         if self._session is None:
             return None
         if not self._session.owns(item):
@@ -327,6 +336,7 @@ class HostPlugin:
             self._session.artifacts.finished()
 
     def pytest_unconfigure(self) -> None:
+        """Kill every machine and remove every file of the run."""
         if self._session is not None:
             from pytest_smol.host.signals import uninterrupted
 

@@ -98,6 +98,8 @@ PYTESTS_PRIVATE = (
 
 LONGEST_MODULE = 399
 LONGEST_FUNCTION = 60
+MOST_PARAMETERS = 7
+MOST_PUBLIC_METHODS = 15
 
 
 def _sources() -> dict[str, Path]:
@@ -223,6 +225,43 @@ def test_modules_and_functions_stay_small(module: str) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
+
+
+def _parameters(function: ast.FunctionDef) -> int:
+    """How many parameters a function has, ``self`` and ``cls`` not counted."""
+    arguments = function.args
+    named = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+    return len(named) + len(arguments.kwonlyargs) - (named[:1] in (["self"], ["cls"]))
+
+
+def _public(body: list[ast.stmt]) -> list[ast.FunctionDef]:
+    return [each for each in body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_functions_take_few_parameters_and_classes_have_few_methods(module: str) -> None:
+    for node in ast.walk(ast.parse(SOURCES[module].read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert _parameters(node) <= MOST_PARAMETERS, node.name
+        elif isinstance(node, ast.ClassDef):
+            assert len(_public(node.body)) <= MOST_PUBLIC_METHODS, node.name
+
+
+def test_nearly_all_that_is_public_says_what_it_is() -> None:
+    public: list[ast.FunctionDef | ast.ClassDef] = []
+    for path in SOURCES.values():
+        body = ast.parse(path.read_text()).body
+        classes = [node for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+        public += [*_public(body), *classes, *(method for each in classes for method in _public(each.body))]
+    silent = [node.name for node in public if not ast.get_docstring(node)]
+    assert len(silent) <= 0.05 * len(public), silent
+
+
+def test_the_architecture_has_a_row_for_each_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for folder in {path.parent for path in SOURCES.values()} - {ROOT / "pytest_smol"}:
+        base = ROOT if folder.is_relative_to(ROOT / "guest") else ROOT / "pytest_smol"
+        assert f"| `{folder.relative_to(base)}/` |" in text
 
 
 @pytest.mark.parametrize("module", sorted(SOURCES))

@@ -52,6 +52,7 @@ class ArtifactSender:
         self._config: pytest.Config
 
     def pytest_configure(self, config: pytest.Config) -> None:
+        """Learn which plugins are in use here, and what they gather."""
         self._config = config
 
     @pytest.hookimpl(tryfirst=True)

@@ -27,6 +27,7 @@ class CollectedTree:
         self._numbers: dict[int, int] = {}
 
     def add(self, item: pytest.Item) -> None:
+        """Give ``item`` the next number, and its nodes their rows."""
         if id(item) not in self._numbers:
             self._numbers[id(item)] = len(self.items)
             self.items.append(item)

@@ -15,6 +15,7 @@ class HostOptions:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
+        """Set the options that plugins of the host drew, such as random seeds."""
         for name, value in self._values.items():
             if hasattr(config.option, name):
                 setattr(config.option, name, value)

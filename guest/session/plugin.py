@@ -47,6 +47,7 @@ class GuestPlugin:
         self._config: pytest.Config
 
     def pytest_configure(self, config: pytest.Config) -> None:
+        """Find the plugins that only the guest has."""
         self._config = config
         self._own = OwnPlugins(config, self._shared)
 
@@ -57,21 +58,26 @@ class GuestPlugin:
         self._port.send("header", lines=_flat(lines))
 
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        """Tell the host what is being collected, should the machine die meanwhile."""
         self._port.send("collecting", nodeid=collector.nodeid)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Number the test and tell the host of its node."""
         self._tree.add(item)
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Remember which tests were deselected."""
         self._deselected += items
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Send reports of what could not be collected."""
         if not report.passed:
             self._failed_collectors.append(report)
             self._port.send("collect_report", data=self._serialised(report))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> Iterator[None]:
+        """Tell the host how collection ended."""
         try:
             result = yield
             self._send_nodes(*session.items, *self._deselected)
@@ -91,6 +97,7 @@ class GuestPlugin:
     def pytest_warning_recorded(
         self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: Any
     ) -> None:
+        """Send a warning, for the host's pytest to record."""
         self._port.send(
             "warning",
             text=str(warning_message.message),
@@ -105,6 +112,7 @@ class GuestPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Send what was collected, wait for what to run, and run it."""
         self._own_status = self._own.hook("pytest_report_teststatus")
         self._send_collection(session)
         order = self._next_order()
@@ -198,6 +206,7 @@ class GuestPlugin:
         self._port.receive()  # nothing: the host takes the machine away
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Send the report of one phase of a test."""
         data = self._serialised(report)
         if isinstance(data["longrepr"], str) and not isinstance(report.longrepr, str):
             data["smol_shown"] = True

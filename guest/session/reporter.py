@@ -22,6 +22,7 @@ class HostScreen(io.TextIOBase):
         self._tty = tty
 
     def write(self, text: str) -> int:
+        """Send ``text`` to the host's terminal reporter."""
         for at in range(0, len(text), _MOST_TEXT):
             self._port.send("screen", text=text[at : at + _MOST_TEXT], fresh_line=False)
         return len(text)
@@ -31,9 +32,11 @@ class HostScreen(io.TextIOBase):
         self._port.send("screen", text="", fresh_line=True)
 
     def isatty(self) -> bool:
+        """Whether the host's terminal reporter writes to a terminal."""
         return self._tty
 
     def writable(self) -> bool:
+        """As :meth:`io.IOBase.writable`."""
         return True
 
 
@@ -74,6 +77,7 @@ class ReporterPlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
+        """Let the terminal reporter write to the host's."""
         self.reporter = config.pluginmanager.unregister(name="terminalreporter")
         if self.reporter is not None:
             config.pluginmanager.register(MuteReporter(self.reporter), "terminalreporter")

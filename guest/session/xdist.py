@@ -39,6 +39,7 @@ class NoDistribution:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> Iterator[None]:
+        """Turn off what distributes tests: the host has done that."""
         for name, value in _OFF.items():
             if hasattr(config.option, name):
                 setattr(config.option, name, value)

@@ -43,10 +43,12 @@ class Debugging:
         self._terminal = terminal
 
     def pytest_enter_pdb(self, pdb: Any) -> None:
+        """Ask for the user's terminal."""
         self._terminal.open()
         self._terminal.follow(pdb)
 
     def pytest_leave_pdb(self) -> None:
+        """Give the terminal back."""
         self._terminal.close()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

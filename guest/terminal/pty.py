@@ -45,15 +45,19 @@ class HostInput(io.RawIOBase):
         self._left = b""
 
     def readable(self) -> bool:
+        """As :meth:`io.IOBase.readable`."""
         return True
 
     def fileno(self) -> int:
+        """The descriptor of standard input."""
         return 0
 
     def isatty(self) -> bool:
+        """Whether standard input is the terminal now."""
         return os.isatty(0)
 
     def readinto(self, buffer: Any) -> int:
+        """Read from the terminal, or a line of the host's standard input."""
         from_host = _is_test_process() and not os.isatty(0)
         data = self._line(len(buffer)) if from_host else os.read(0, len(buffer))
         buffer[: len(data)] = data

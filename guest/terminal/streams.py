@@ -69,6 +69,7 @@ class Whole(io.FileIO):
         super().__init__(number, "w", closefd=False)
 
     def write(self, data: Any) -> int:
+        """Write all of ``data``, in as many writes as the port takes; gives its length in bytes."""
         left = memoryview(data).cast("B")
         size = len(left)
         while left:

@@ -19,10 +19,12 @@ class WrittenPaths:
         self._written: dict[str, list[str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember the paths that the report's test wrote."""
         if lines := getattr(report, ATTRIBUTE, None):
             self._written.setdefault(report.nodeid, []).extend(lines)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """List the paths by test."""
         if self._written:
             terminalreporter.write_sep("=", "paths written in VMs")
         for nodeid, lines in self._written.items():

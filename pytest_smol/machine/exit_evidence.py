@@ -19,6 +19,7 @@ class Tail:
         self.total = 0
 
     def add(self, data: bytes) -> None:
+        """Take more of the stream."""
         self.total += len(data)
         self._data += data
         if len(self._data) > 2 * self._limit:
@@ -30,6 +31,7 @@ class Tail:
         return text.replace("\r", "").removesuffix("\n").split("\n")[-count:] if text else []
 
     def text(self, count: int = 40) -> str:
+        """The last ``count`` lines as one text, without empty lines around it."""
         return "\n".join(self.lines(count)).strip("\n")
 
 

@@ -30,6 +30,7 @@ class GuestCollector(pytest.Collector):
     obj: SimpleNamespace | None = None
 
     def collect(self) -> list[pytest.Item | pytest.Collector]:
+        """Nothing: the guest has collected."""
         return []
 
     def __repr__(self) -> str:
@@ -46,6 +47,7 @@ class GuestItem(pytest.Item):
     marks: tuple[Mark, ...]
 
     def runtest(self) -> NoReturn:
+        """Raises RuntimeError: it runs in a guest only."""
         raise RuntimeError(f"{self.nodeid} belongs to a VM and is never run on the host")
 
     def __repr__(self) -> str:
@@ -70,6 +72,7 @@ class NodeTable:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, rows: list[Any]) -> None:
+        """Add ``rows`` of the guest's tree. Raises :class:`ProtocolError`."""
         if len(self._rows) + len(rows) > MAX_NODES:
             raise ProtocolError(f"the guest collected more than {MAX_NODES} nodes")
         for row in rows:

@@ -55,6 +55,7 @@ class ConfigWarnings:
         self._own: set[tuple[str, str, int]] = set()
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, when: str) -> None:
+        """Remember a warning of the host's configuration."""
         if when == "config":
             text = str(warning_message.message)
             self._own.add((text, warning_message.filename, warning_message.lineno))

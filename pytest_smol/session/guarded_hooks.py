@@ -42,6 +42,7 @@ class GuardedHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
+        """Guard all plugins that are registered before tests run."""
         self._guard()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -27,6 +27,7 @@ class SummaryPlugin:
         self._marks_places = mixed and config.get_verbosity() >= _VERY_VERBOSE
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the report, where the guest's own plugins will want it."""
         if self._smol.run_end is not None:
             self._reports.append(report)
 
@@ -49,6 +50,7 @@ class SummaryPlugin:
             name_interrupted_place(self._config, *place)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Let the project's hooks end the run, and take the status that they set."""
         self._session = session
         status = self._run_in_guest("pytest_sessionfinish")
         # A hook of the project may make things worse, and say how; it cannot make a success of a failure.
@@ -56,12 +58,14 @@ class SummaryPlugin:
             session.exitstatus = status
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show what the project's hooks add, and with ``-v`` what machines cost."""
         self._run_in_guest("pytest_terminal_summary")
         cost = self._smol.factory.usage.describe()
         if cost and self._config.get_verbosity() >= _VERBOSE:
             terminalreporter.write_line(cost)
 
     def pytest_unconfigure(self) -> None:
+        """Run the project's last hooks."""
         self._run_in_guest("pytest_unconfigure")
 
     def _run_in_guest(self, hook: str) -> int | None:

@@ -62,6 +62,7 @@ class BenchmarkBridge(BasicBridge):
         self._limit = RunLimit(MAX_KEPT, f"{MAX_KEPT >> 20} MiB of benchmarks")
 
     def take(self, data: dict[str, Any]) -> list[str]:
+        """Add the guest's benchmarks to the host's list. Raises ValueError."""
         fields = checked(data, _BENCHMARK)
         if not fields["data"] and not fields["has_error"]:
             raise ValueError("a benchmark without times failed")

@@ -60,18 +60,23 @@ class BasicBridge:
         self._visible = visible
 
     def refusal(self, name: str, data: bytes) -> str:
+        """As :meth:`PluginBridge.refusal`: nothing is refused."""
         return ""
 
     def take(self, data: dict[str, Any]) -> list[str]:
+        """As :meth:`PluginBridge.take`: there is nothing to take."""
         raise ValueError("nothing is expected")
 
     def lost(self) -> str:
+        """As :meth:`PluginBridge.lost`: nothing is lost with a machine."""
         return ""
 
     def finish(self) -> None:
+        """As :meth:`PluginBridge.finish`: there is nothing to do."""
         return
 
     def closing(self) -> None:
+        """As :meth:`PluginBridge.closing`: there is nothing to do."""
         return
 
 

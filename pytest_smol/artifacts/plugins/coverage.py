@@ -64,6 +64,7 @@ class CoverageBridge(BasicBridge):
         self._contexts: set[str] = set()
 
     def take(self, data: dict[str, Any]) -> list[str]:
+        """Write what the guest measured to a data file that pytest-cov combines. Raises ValueError."""
         rows = checked(data, _DATA)
         self._check(rows)
         target = self._target()
@@ -155,6 +156,7 @@ class CoverageBridge(BasicBridge):
         return {context: dict(arcs) for context, arcs in found.items()}
 
     def lost(self) -> str:
+        """What was measured in a lost machine is missing."""
         return "what coverage measured in the VM is lost with it"
 
     def closing(self) -> None:

@@ -44,6 +44,7 @@ class HypothesisBridge(BasicBridge):
             self.patterns += (re.escape(self._ignore),)
 
     def refusal(self, name: str, data: bytes) -> str:
+        """Why a file of the example database is not written; empty if it is."""
         if not self._tests_use_it():
             return "no test uses hypothesis"
         lines = data.split(b"\n")

@@ -49,6 +49,8 @@ def printable(value: Any) -> str:
 
 
 def integer(least: int, most: int) -> Shape:
+    """A shape: an integer from ``least`` to ``most``."""
+
     def check(value: Any) -> int:
         if type(value) is not int or not least <= value <= most:
             raise ValueError(f"an integer from {least} to {most} is expected")
@@ -70,6 +72,8 @@ def real(least: float, most: float) -> Shape:
 
 
 def one_of(*choices: Any) -> Shape:
+    """A shape: one of the given values."""
+
     def check(value: Any) -> Any:
         if not any(value is each or (type(value) is type(each) and value == each) for each in choices):
             raise ValueError(f"one of {choices} is expected")
@@ -79,10 +83,13 @@ def one_of(*choices: Any) -> Shape:
 
 
 def maybe(shape: Shape) -> Shape:
+    """A shape: None, or what ``shape`` takes."""
     return lambda value: None if value is None else shape(value)
 
 
 def list_of(shape: Shape, most: int = MAX_ENTRIES) -> Shape:
+    """A shape: a list of what ``shape`` takes."""
+
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list) or len(value) > most:
             raise ValueError(f"a list of at most {most} is expected")
@@ -92,6 +99,8 @@ def list_of(shape: Shape, most: int = MAX_ENTRIES) -> Shape:
 
 
 def row(*shapes: Shape) -> Shape:
+    """A shape: a list with one value for each shape."""
+
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) != len(shapes):
             raise ValueError(f"a row of {len(shapes)} is expected")
@@ -101,6 +110,8 @@ def row(*shapes: Shape) -> Shape:
 
 
 def table_of(key: Shape, shape: Shape, most: int = MAX_ENTRIES) -> Shape:
+    """A shape: an object whose values ``shape`` takes."""
+
     def check(value: Any) -> dict[Any, Any]:
         if not isinstance(value, dict) or len(value) > most:
             raise ValueError(f"an object of at most {most} entries is expected")

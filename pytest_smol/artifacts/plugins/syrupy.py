@@ -43,6 +43,7 @@ class SyrupyBridge(BasicBridge):
         return bool(option.update_snapshots or getattr(option, "update_new_snapshots_only", False))
 
     def take(self, data: dict[str, Any]) -> list[str]:
+        """Keep the guest's report of its snapshots. Raises ValueError."""
         try:
             report = checked_report(data, self._config.rootpath, self._directory)
             extensions = report["extensions"]
@@ -60,6 +61,7 @@ class SyrupyBridge(BasicBridge):
         return "syrupy does not look for unused snapshots: what it knew of the VM's tests is lost with it"
 
     def finish(self) -> None:
+        """Give the merged reports of all guests to the host's syrupy."""
         session: Any = getattr(self._config, "_syrupy", None)
         if not self._reports or not hasattr(session, "add_worker_report"):
             return

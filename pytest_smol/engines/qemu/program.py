@@ -28,6 +28,7 @@ class Emulator:
 
     @property
     def version_text(self) -> str:
+        """The version with dots."""
         return ".".join(map(str, self.version))
 
 

@@ -62,6 +62,7 @@ class QmpClient:
         self._replies: list[dict[str, Any]] = []
 
     def fileno(self) -> int:
+        """The descriptor of the connection, for poll(2)."""
         return self.sock.fileno()
 
     def negotiate(self, deadline: float) -> None:
@@ -127,4 +128,5 @@ class QmpClient:
                 raise MachineDied(f"QEMU ended before it sent {what}")
 
     def close(self) -> None:
+        """Close the connection; idempotent."""
         self.sock.close()

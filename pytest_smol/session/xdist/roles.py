@@ -92,6 +92,7 @@ class SingleProcess:
         """Note that a test stops the run with ``stop``, which is raised next."""
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
+        """Tell which files were hidden from tests that asked for them."""
         if not self.hidden:
             return
         from pytest_smol.pool.usage import describe_hidden
@@ -127,6 +128,7 @@ class Controller(SingleProcess):
         return self._directory.path
 
     def process_context(self) -> ProcessContext:
+        """As :meth:`SingleProcess.process_context`."""
         from pytest_smol.session.xdist.shared_sessions import ProcessContext, SharedSessions
 
         sessions = SharedSessions(self._root())
@@ -139,6 +141,7 @@ class Controller(SingleProcess):
         return request
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
+        """As :meth:`SingleProcess.ends_in_collection`."""
         return _stopped_by_failures(ended)  # then it is for the workers to report
 
     def prepare(self, settings: Settings) -> str:
@@ -191,6 +194,7 @@ class Controller(SingleProcess):
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
+        """Remove the directory that workers share."""
         if self._directory is not None:
             self._directory.close()
 
@@ -207,6 +211,7 @@ class Worker(SingleProcess):
         self._dist = _dist_told(bool(getattr(config.option, "loadgroup", False)))
 
     def process_context(self) -> ProcessContext:
+        """As :meth:`SingleProcess.process_context`."""
         from pytest_smol.session.xdist.shared_sessions import ProcessContext, SharedSessions
 
         given = {key: value for key, value in self._input.items() if key != _KEY}
@@ -227,6 +232,7 @@ class Worker(SingleProcess):
         return request.with_common(self._told.get("request", {}))
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
+        """As :meth:`SingleProcess.ends_in_collection`."""
         return _stopped_by_failures(ended)
 
     def end_run(self, error: pytest.UsageError | Exit) -> None:
@@ -238,11 +244,13 @@ class Worker(SingleProcess):
         self.over = True
 
     def note_exit(self, stop: Exit) -> None:
+        """Tell the controller the return code, which it does not learn otherwise."""
         # One without a return code is a Ctrl-C to the controller; of a return code it learns here only.
         if stop.returncode is not None:
             self._say([str(stop.msg)], stop.returncode)
 
     def pytest_sessionfinish(self) -> None:
+        """Tell the controller which files were hidden."""
         self._output[_HIDDEN] = _sendable(sorted(self.hidden.copy()))
 
     def _say(self, lines: list[str], returncode: int | None) -> None:

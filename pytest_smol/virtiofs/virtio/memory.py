@@ -126,6 +126,7 @@ class ProcessMemory(Memory):
         self._buffer_address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
 
     def read(self, segments: Sequence[Segment]) -> bytes:
+        """As :meth:`Memory.read`, by process_vm_readv(2)."""
         total = sum([length for _, length in segments])
         if total > len(self._buffer):
             self._buffer = bytearray(total)
@@ -134,6 +135,7 @@ class ProcessMemory(Memory):
         return bytes(memoryview(self._buffer)[:total])
 
     def write(self, segments: Sequence[Segment], data: bytes) -> None:
+        """As :meth:`Memory.write`, by process_vm_writev(2)."""
         self._source.value = data
         self._move(_writev, self._source_address.value or 0, segments, len(data))
 
