@@ -35,7 +35,7 @@ _GUEST_PARAMETER = "smol.guest"
 def _in_guest() -> bool:
     """Whether this is a guest, or a pytest that a test started in one.
 
-    The variable alone proves nothing: whoever sets it on a host would have
+    The variable alone proves nothing: with it set on a host, pytest would have
     tests run there that were asked to run in a VM.
     """
     if _GUEST_VARIABLE not in os.environ:

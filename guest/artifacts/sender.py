@@ -1,4 +1,4 @@
-"""What a guest sends home beside reports: files, lists of what tests wrote, and what plugins gathered."""
+"""What a guest sends besides reports: files, lists of what tests wrote, and what plugins gathered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 1 << 20
 #: The longest list of writes that is sent of a test; what is more is counted.
 MAX_LISTED = 500
 
-#: An empty directory does not come home, and nobody misses it.
+#: An empty directory is not sent.
 _DIRECTORY = "it is a directory"
 
 #: What every run of pytest writes.
@@ -79,11 +79,11 @@ class ArtifactSender:
         if self._changes is None:
             return
         changes, unsure = self._changes.next()
-        homeward = set(filter(self._is_wanted, changes)) | unsure & self._sent.keys()
-        homeward |= self._early
+        wanted = set(filter(self._is_wanted, changes)) | unsure & self._sent.keys()
+        wanted |= self._early
         self._early = set()
-        homeward -= {path for path, kind in changes.items() if kind == "deleted"}
-        unsent = {path: self._send_file(path, path in unsure) for path in sorted(homeward)}
+        wanted -= {path for path, kind in changes.items() if kind == "deleted"}
+        unsent = {path: self._send_file(path, path in unsure) for path in sorted(wanted)}
         for path, reason in unsent.items():
             if reason not in ("", _DIRECTORY):
                 self._send("unsent", path=self._name(path), reason=reason)

@@ -120,7 +120,7 @@ class Changes:
     def next(self) -> tuple[dict[str, str], set[str]]:
         """How each path changed since the last look, and the files that may have.
 
-        A change is ``new`` (to this layer: it may have been there at home),
+        A change is ``new`` (to this layer: it may have been there on the host),
         ``changed`` or ``deleted``.
         """
         begin = time.time_ns()

@@ -234,7 +234,7 @@ def _tear_down(session: pytest.Session) -> None:
     """Tear down what is still set up, as a session that was stopped does when it finishes."""
     try:
         session._setupstate.teardown_exact(None)
-    except Exception:  # at home it would end pytest itself, with the traceback of its own frames
+    except Exception:  # in plain pytest it would end pytest itself, with the traceback of its own frames
         return
 
 

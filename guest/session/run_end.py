@@ -94,10 +94,10 @@ class Closing:
         self._own.hook("pytest_unconfigure")(config=self._config)
 
 
-def failure_of(deed: Callable[..., Any], *arguments: Any) -> str:
-    """Do ``deed``; gives the innermost frame and the message of what it raised, empty if nothing."""
+def failure_of(function: Callable[..., Any], *arguments: Any) -> str:
+    """Call ``function``; gives the innermost frame and the message of what it raised, empty if nothing."""
     try:
-        deed(*arguments)
+        function(*arguments)
     except pytest.exit.Exception:
         raise
     except Exception as error:

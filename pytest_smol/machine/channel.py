@@ -211,7 +211,7 @@ class Channel:
             return
         if self._backend.failure is not None:
             raise self._backend.failure
-        # The last words of a dying machine count, so every source is read before the verdict. Messages come
+        # What a dying machine wrote last names the cause, so every source is read first. Messages come
         # first: most of the output before one is then there as well.
         alive = [self._take_from(name, self._ports[name]) for name in sorted(self._ports, key=_read_late)]
         if not all([self._vm.running(), *alive]):

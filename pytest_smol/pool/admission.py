@@ -6,9 +6,9 @@ to all that it may come to use. Below the user's cache directory::
     machines/<domain>.lock            held while claims are counted and made
     machines/<domain>.budget          the bytes that were available when there was no claim
     machines/<domain>/<bytes>-<name>  one claim; its file is locked as long as its run lives
-    machines/<domain>/0-<name>        somebody who waits for room
+    machines/<domain>/0-<name>        a process that waits for room
 
-The kernel takes the locks from whoever dies. A domain is what has the memory: see
+The kernel releases the locks of a process that dies. A domain is what has the memory: see
 :func:`~pytest_smol.host.resources.memory_domain`.
 """
 
@@ -113,7 +113,7 @@ class Ledger:
         if available < needed:
             raise NotEnoughMemory(
                 f"a guest of {memory} MiB needs more memory than the {available >> 20} MiB"
-                f" that are available beside the {machines} machines which this run keeps",
+                f" that are available in addition to the {machines} machines which this run keeps",
                 remedy=f"run the tests of a module one after another, as pytest orders them; {_REMEDY}",
             )
         with self._counted():
@@ -141,10 +141,10 @@ class Ledger:
             self.release(turn)
 
     def _refusal(self, memory: int, machines: int) -> NotEnoughMemory:
-        beside = f", beside {machines} machines of your runs" if machines else ""
+        running = f", in addition to {machines} machines of your runs" if machines else ""
         return NotEnoughMemory(
             f"a guest of {memory} MiB needs more memory than the {self._available() >> 20} MiB"
-            f" that are available{beside}",
+            f" that are available{running}",
             remedy=_REMEDY,
         )
 
@@ -172,7 +172,7 @@ class Ledger:
 
     @contextmanager
     def _counted(self) -> Iterator[list[int]]:
-        """The bytes of each living claim, while nobody else makes one."""
+        """The bytes of each living claim, while no other process makes one."""
         with _written(self._directory):
             self._directory.mkdir(mode=0o700, exist_ok=True)
             lock = os.open(self._directory.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -207,7 +207,7 @@ class Ledger:
 
 
 def _machines(living: list[int]) -> list[int]:
-    """The claims of machines among all that are ``living``: who waits has one to nothing."""
+    """The claims of machines among all that are ``living``; a claim of no bytes is one that waits."""
     return [claimed for claimed in living if claimed]
 
 

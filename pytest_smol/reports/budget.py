@@ -1,4 +1,4 @@
-"""What a message takes in memory, by and large: for limits on what a run keeps of its guests."""
+"""About how much memory a message takes: for limits on what a run keeps of its guests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_smol.protocol.wire import Message
 
 __all__ = ["MessageBudget", "weight"]
 
-#: Bytes of an object beside its content, as CPython has them on 64 bits.
+#: Bytes of an object without its content, as CPython has them on 64 bits.
 _OBJECT = 56
 
 

@@ -137,7 +137,9 @@ class ReportBuilder:
         report["result"] = None
         built: pytest.CollectReport = self._rebuilt(report)
         if isinstance(built.longrepr, str):
-            built.longrepr = CollectErrorRepr(built.longrepr)  # as at home: in red, and not in the summary
+            built.longrepr = CollectErrorRepr(
+                built.longrepr
+            )  # as in plain pytest: in red, and not in the summary
         return built
 
     def relay_warning(self, message: Message) -> None:

@@ -220,7 +220,7 @@ _OPTIONAL: Mapping[str, Shape] = {
     "wasxfail": _text,
     "smol_status": _tuple_of(_one_of("failed"), _text),  # ours: what pytest_report_teststatus makes of it
     "smol_teststatus": _status,  # ours: what this hook of a plugin that only the guest has gives
-    "smol_shown": _flag,  # ours: longrepr is what an object would have shown, and no text at home
+    "smol_shown": _flag,  # ours: longrepr is what an object would have shown, and plain pytest has no text
     "rerun": _count,
     SHOWN_IN_DEBUGGER: _flag,  # pytest's: a debugger showed the failure, so it is not shown again
     "_hypothesis_stats": _text,  # what --hypothesis-show-statistics shows at the end

@@ -28,7 +28,7 @@ __all__ = ["GroupContext", "GroupRun"]
 #: The least time that plugins have to end in a machine after its last test, in seconds.
 MIN_END_TIME = 60.0
 
-#: The most that is kept of what a guest says about one test, in bytes, files aside.
+#: The most that is kept of what a guest says about one test, in bytes, without files.
 MAX_KEPT = 64 << 20
 
 #: The most that plugins in one machine may say when it ends, in bytes.

@@ -43,7 +43,7 @@ _WRITE = _READ | Access.WRITE_FILE | Access.TRUNCATE | Access.MAKE_REG
 #: Where programs and their libraries are.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 
-#: What every program needs beside: the loader's own files, and devices that hold nothing.
+#: What every program needs as well: the loader's own files, and devices that hold nothing.
 _COMMON = (
     Rule("/etc/ld.so.cache", Access.READ_FILE),
     Rule("/etc/ld.so.preload", Access.READ_FILE),

@@ -1,4 +1,4 @@
-"""What a QEMU process may do: the rules that QEMU needs beside those of its machine's files."""
+"""What a QEMU process may do: the rules that QEMU needs in addition to those of its machine's files."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class MessageType(IntEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """One message. ``fds`` are open and belong to whoever holds the message."""
+    """One message. ``fds`` are open and are closed by the receiver of the message."""
 
     type: MessageType
     flags: int

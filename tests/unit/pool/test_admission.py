@@ -111,7 +111,7 @@ def test_a_run_that_keeps_machines_makes_do_with_what_is_there(host: Host) -> No
         assert ledger.claim(512)
     assert ledger.claim_beside(512, 3)
     host.available = ONE - 1
-    with pytest.raises(NotEnoughMemory, match="beside the 4 machines which this run keeps") as caught:
+    with pytest.raises(NotEnoughMemory, match="in addition to the 4 machines which this run keeps") as caught:
         ledger.claim_beside(512, 4)
     assert "one after another" in caught.value.remedy
 
@@ -128,7 +128,7 @@ def test_patience_ends(host: Host) -> None:
     host.available = ONE
     one, other = host.ledger(), host.ledger()
     assert one.claim(512)
-    with pytest.raises(NotEnoughMemory, match="beside 1 machines of your runs"):
+    with pytest.raises(NotEnoughMemory, match="in addition to 1 machines of your runs"):
         other.wait(512, patience=0)
 
 
