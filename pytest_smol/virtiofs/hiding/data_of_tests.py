@@ -2,8 +2,9 @@
 
 What git tracks below a directory of tests is test data: everybody who may read the project has it. An
 untracked file there may be a developer's own, so it is no test data. Where there is no repository, as in an
-unpacked release, the two cannot be told apart, and all in a directory of tests is test data. That directory has to be
-below the top of the repository, or of the project where there is no repository: a name above means nothing.
+unpacked release, the two cannot be told apart, and all in a directory of tests is test data. That directory
+has to be below the top of the repository, or of the project where there is no repository: a name above means
+nothing.
 """
 
 from __future__ import annotations
