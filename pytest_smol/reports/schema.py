@@ -30,6 +30,13 @@ def _text(value: Any, clean: Callable[[str], str]) -> str:
     return clean(value)
 
 
+def _separator(value: Any, clean: Callable[[str], str]) -> str:
+    """The character of a line that separates sections: the terminal writer divides by its length."""
+    if not isinstance(value, str) or len(value) != 1 or not " " <= value <= "~":
+        raise ValueError("one printable ASCII character is expected")
+    return value
+
+
 def _suffix(value: Any, clean: Callable[[str], str]) -> str:
     """The end of a file's name, of which no path can be made."""
     text = _text(value, clean)
@@ -182,7 +189,7 @@ _traceback = _record(reprentries=_items_of(_any_entry), extraline=_maybe(_text),
 _exception = _record(
     reprcrash=_maybe(_location),
     reprtraceback=_traceback,
-    sections=_items_of(_tuple_of(_text, _text, _text)),
+    sections=_items_of(_tuple_of(_text, _text, _separator)),
     chain=_maybe(_items_of(_tuple_of(_traceback, _maybe(_location), _maybe(_text)))),
 )
 _skip = _tuple_of(_text, _integer, _text)

@@ -257,6 +257,22 @@ def test_a_category_that_a_reporter_takes_for_its_own(lab: Lab, category: str) -
     assert f"guest's {category}" in outcome.out[-1]
 
 
+@pytest.mark.parametrize("separator", ["", "--", "\n", "é", "\x1b"])
+def test_separators_that_the_terminal_writer_cannot_repeat(lab: Lab, separator: str) -> None:
+    """It divides by the length of one."""
+    lab.project(test_a=TWO_TESTS)
+    failure = {
+        "reprcrash": {"path": "test_a.py", "lineno": 1, "message": "why"},
+        "reprtraceback": {"reprentries": [], "extraline": None, "style": "long"},
+        "sections": [["title", "content", separator]],
+        "chain": None,
+    }
+    says = [FRESH, START, report("setup"), report("call", outcome="failed", longrepr=failure)]
+    outcome = lab.smol("--smol", "--smol-scope=test", forks=[Script(says, gone=True)])
+    assert outcome.status == 1, outcome
+    assert "the guest sent a report that is none: longrepr" in outcome.text
+
+
 @pytest.mark.parametrize("number", [1 << 31, 1 << 63, -(1 << 31) - 1, -1 << 63])
 def test_numbers_that_execnet_cannot_send(lab: Lab, number: int) -> None:
     lab.project(test_a=TWO_TESTS)
