@@ -22,6 +22,7 @@ from pytest_smol.host import cache_directory
 from pytest_smol.host.resources import require_memory
 from pytest_smol.host.run_directory import RunDirectory, sweep
 from pytest_smol.machine.consoles import Consoles
+from pytest_smol.machine.dispatcher import Deadline, Phase, Rule, finish, last_words_as_evidence
 from pytest_smol.machine.machine import Machine, OutputSink
 from pytest_smol.pool.admission import Ledger
 from pytest_smol.pool.usage import Usage
@@ -54,6 +55,25 @@ def fresh_identity() -> dict[str, Any]:
         "machine_id": secrets.token_hex(16),
         "boot_id": str(uuid.uuid4()),
     }
+
+
+class BootDeadline(Deadline):
+    """The time that a boot may take: as long as there is progress, and no longer than _BOOT_LIMIT."""
+
+    def __init__(self) -> None:
+        super().__init__(_BOOT_LIMIT)
+        self._seen = -1
+
+    def next(self) -> float:
+        """The time at which it is looked whether the boot goes on."""
+        return min(time.monotonic() + _STALL, self.at)
+
+    def missed(self, machine: Machine, error: MachineTimeout) -> None:
+        """Raises ``error`` where no line of the console and no file request came since the last look."""
+        progress = machine.console.total + machine.backend.requests.total()
+        if progress == self._seen or time.monotonic() >= self.at:
+            raise error
+        self._seen = progress
 
 
 class MachineFactory:
@@ -136,30 +156,11 @@ class MachineFactory:
         vm = self.engine.boot(hardware, kernel, ram)
         with Machine(vm, self._server, Tree(self.view)) as machine:
             self.keep_console(machine, f"base {hardware.memory}")
-            try:
+            with last_words_as_evidence(machine):
                 machine.start()
-                self._wait_ready(machine)
-            except MachineError as error:
-                error.evidence = "\n".join(filter(None, (error.evidence, machine.last_words())))
-                raise
+                finish(machine, Phase("while it booted", {"ready": Rule(ends=True)}, BootDeadline()))
             state = directory / "state"
             return Snapshot(hardware, self.view, ram, state, machine.freeze(state))
-
-    def _wait_ready(self, machine: Machine) -> None:
-        """Wait for ``ready`` for as long as there is progress. Raises :class:`MachineError`."""
-        limit = time.monotonic() + _BOOT_LIMIT
-        seen = -1
-        while True:
-            try:
-                message = machine.receive(min(time.monotonic() + _STALL, limit))
-            except MachineTimeout:
-                progress = machine.console.total + machine.backend.requests.total()
-                if progress == seen or time.monotonic() >= limit:
-                    raise
-                seen = progress
-            else:
-                if message["type"] == "ready":
-                    return
 
     def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
         """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""

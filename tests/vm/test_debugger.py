@@ -75,6 +75,8 @@ class Scenario:
     args: Sequence[str]
     typed: Sequence[str | tuple[str, str]]
     module: str = MODULE
+    #: What asks for the terminal, where the options do not lend it.
+    asker: str = "test_it.py::test_breaks"
 
 
 SCENARIOS = {
@@ -143,7 +145,7 @@ def played(project: Project, scenario: Scenario, *args: str) -> list[str]:
     """What a run looked like, and its exit status."""
     with dialogue(project, *args, *scenario.args) as talk:
         if is_asked([*args, *scenario.args]):
-            lend(talk)
+            lend(talk, scenario.asker)
         for step in scenario.typed:
             words, typed = step if isinstance(step, tuple) else (PROMPT, step)
             talk.expect(words)
@@ -182,7 +184,8 @@ def test_hooks_of_the_end_have_debuggers_too(project: Project) -> None:
     """Empty lines aside: whether pytest begins a new line depends on what this process has written before."""
     project.write("conftest.py", ENDS)
     project.write("test_it.py", "def test_it(): pass\n")
-    scenario = Scenario([], ["p where\r", "c\r", "p where\r", "c\r"])
+    typed = ["p where\r", "c\r", "p where\r", "c\r"]
+    scenario = Scenario([], typed, asker="the end of the run")
     plain = list(filter(None, played(project, scenario)))
     smol = list(filter(None, played(project, scenario, "--smol")))
     assert "'summary'" in smol
