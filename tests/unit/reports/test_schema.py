@@ -15,7 +15,7 @@ from tests.unit.report_samples import SUITE, exception, passed, run
 
 TRACEBACK = exception()["reprtraceback"]
 #: Words of the tables themselves.
-KEPT = {"failed", "call", "native", "ReprEntryNative", "SubTestReport"}
+KEPT = {"-", "failed", "call", "native", "ReprEntryNative", "SubTestReport"}
 SKIP = ["a.py", 3, "Skipped: x"]
 
 
@@ -214,7 +214,7 @@ def test_no_string_passes_uncleaned() -> None:
     links = [[TRACEBACK, exception()["reprcrash"], "cause"]]
     data = passed(
         outcome="failed",
-        longrepr=exception(chain=links, sections=[["a", "b", "c"]]),
+        longrepr=exception(chain=links, sections=[["a", "b", "-"]]),
         keywords={f"key{evil}": 1},
         user_properties=[["name", {f"key{evil}": ["value"]}]],
         sections=[["title", "text"]],
