@@ -14,7 +14,7 @@ from pytest_smol.protocol.wire import Message
 from pytest_smol.pytest_private import CollectErrorRepr, TerminalRepr, TerminalWriter
 from pytest_smol.reports.plugin_compat import note_rerun
 from pytest_smol.reports.schema import COLLECT_REPORT, TEST_REPORT, checked
-from pytest_smol.reports.text import clean
+from pytest_smol.reports.text import clean, encodable
 from pytest_smol.reports.warning_classes import stand_in
 
 __all__ = ["PHASES", "ReportBuilder", "has_colour"]
@@ -52,11 +52,13 @@ class ReportBuilder:
 
     def __init__(self, config: pytest.Config, colour: bool | None = None) -> None:
         self.config = config
+        self._sent = colour is not None
         self._colour = has_colour(config) if colour is None else colour
 
     def clean(self, text: str) -> str:
         """Guest text, safe to show in this run, and to send to where it is shown."""
-        return clean(text, colour=self._colour)
+        shown = clean(text, colour=self._colour)
+        return encodable(shown) if self._sent else shown  # execnet has no form for lone surrogates
 
     def test_report(self, item: pytest.Item, data: dict[str, Any], longest: float) -> pytest.TestReport:
         """The report of ``item`` from a guest's ``data``; no longer than ``longest`` seconds.
@@ -153,7 +155,7 @@ class ReportBuilder:
             kwargs={
                 "warning_message": caught,
                 "when": when,
-                "nodeid": self.clean(message["nodeid"]),
+                "nodeid": encodable(self.clean(message["nodeid"])),
                 "location": self._location(message["location"]),
             }
         )

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_smol.errors import ProtocolError
 from pytest_smol.marker import Mark
+from pytest_smol.reports.text import encodable
 from pytest_smol.settings import SCOPES
 
 __all__ = ["GuestCollector", "GuestItem", "NodeTable", "stand_in"]
@@ -99,7 +100,7 @@ class NodeTable:
     def _text(self, value: Any) -> str:
         if not isinstance(value, str):
             raise TypeError("text is expected")
-        return self.clean(value)
+        return encodable(self.clean(value))
 
     def item_ids(self) -> list[str]:
         """The tests' node ids, by their number. Raises :class:`ProtocolError`."""

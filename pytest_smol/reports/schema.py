@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from pytest_smol.pytest_private import SHOWN_IN_DEBUGGER, known_markup
+from pytest_smol.reports.text import encodable
 
 __all__ = ["COLLECT_REPORT", "TEST_REPORT", "checked"]
 
@@ -28,6 +29,11 @@ def _text(value: Any, clean: Callable[[str], str]) -> str:
     if not isinstance(value, str):
         raise ValueError(f"text is expected, not {type(value).__name__}")
     return clean(value)
+
+
+def _name(value: Any, clean: Callable[[str], str]) -> str:
+    """Text that goes where nothing escapes it: ids, names of properties, files of UTF-8."""
+    return encodable(_text(value, clean))
 
 
 def _separator(value: Any, clean: Callable[[str], str]) -> str:
@@ -131,7 +137,7 @@ _MOST_STATUS = 100
 
 
 def _word(value: Any, clean: Callable[[str], str]) -> str:
-    return _text(value, clean).replace("\n", " ")[:_MOST_STATUS]
+    return _name(value, clean).replace("\n", " ")[:_MOST_STATUS]
 
 
 def _markup(value: Any, clean: Callable[[str], str]) -> dict[str, bool]:
@@ -159,7 +165,7 @@ def _properties(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
 def _keywords(value: Any, clean: Callable[[str], str]) -> dict[str, int]:
     if not isinstance(value, dict):
         raise ValueError("keywords are an object")
-    return {clean(key): 1 for key in value}
+    return {encodable(clean(key)): 1 for key in value}
 
 
 # _pytest/_code/code.py: ReprFileLocation, ReprEntry, ReprEntryNative, ReprTraceback, ExceptionChainRepr
@@ -204,19 +210,19 @@ def _longrepr(value: Any, clean: Callable[[str], str]) -> Any:
 _sections = _items_of(_tuple_of(_text, _text))
 
 TEST_REPORT: Mapping[str, Shape] = {
-    "nodeid": _text,
+    "nodeid": _name,
     "location": _tuple_of(_text, _maybe(_integer), _text),
     "keywords": _keywords,
     "outcome": _one_of("passed", "failed", "skipped", "rerun"),  # the last by pytest-rerunfailures
     "longrepr": _longrepr,
     "when": _one_of("setup", "call", "teardown"),
-    "user_properties": _items_of(_tuple_of(_text, _anything)),
+    "user_properties": _items_of(_tuple_of(_name, _anything)),
     "sections": _sections,
     "duration": _number,
 }
 
 COLLECT_REPORT: Mapping[str, Shape] = {
-    "nodeid": _text,
+    "nodeid": _name,
     "outcome": _one_of("failed", "skipped"),
     "longrepr": _longrepr,
     "sections": _sections,
@@ -237,10 +243,10 @@ _OPTIONAL: Mapping[str, Shape] = {
 
 # pytest_html/extras.py
 _extra = _record(
-    name=_maybe(_text),
+    name=_maybe(_name),
     format_type=_one_of("html", "image", "json", "text", "url", "video"),
     content=_anything,
-    mime_type=_maybe(_text),
+    mime_type=_maybe(_name),
     extension=_maybe(_suffix),
 )
 
@@ -248,7 +254,7 @@ _extra = _record(
 def _html_extra(value: Any, clean: Callable[[str], str]) -> dict[str, Any]:
     extra: dict[str, Any] = _extra(value, clean)
     if extra["format_type"] != "json":
-        extra["content"] = _text(extra["content"], clean)
+        extra["content"] = _name(extra["content"], clean)
     return extra
 
 

@@ -1,14 +1,15 @@
-"""Text that a guest wrote, made safe to show, and to write to XML, JSON, execnet and files of UTF-8.
+"""Text that a guest wrote, made safe to show: control characters in caret notation.
 
-Control characters are shown in caret notation. Lone surrogates, U+FFFE and U+FFFF, which UTF-8 or XML 1.0
-(section 2.2, Char) cannot hold, are shown as Python escapes them.
+Names (node ids, properties, keywords) also go where nothing escapes what UTF-8 or XML 1.0 (section 2.2, Char)
+cannot hold: lone surrogates, U+FFFE and U+FFFF. There, and for execnet, they are written as
+Python escapes them.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["OutputLimit", "caret", "clean"]
+__all__ = ["OutputLimit", "caret", "clean", "encodable"]
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -27,15 +28,16 @@ def caret(character: str) -> str:
 
 def _shown(text: str) -> str:
     text = text.replace("\r\n", "\n")
-    text = _CONTROL.sub(lambda match: caret(match.group()), text)
+    return _CONTROL.sub(lambda match: caret(match.group()), text)
+
+
+def encodable(text: str) -> str:
+    """``text`` with what UTF-8 or XML cannot hold as Python escapes it."""
     return text if text.isascii() else _NOT_ENCODABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def clean(text: str, *, colour: bool = False) -> str:
-    """``text`` that can be encoded, without control characters but newline and tab.
-
-    With ``colour`` the sequences that set colours are kept.
-    """
+    """``text`` without control characters but newline and tab; with ``colour`` colours are kept."""
     if not colour:
         return _shown(text)
     parts = _SGR.split(text)

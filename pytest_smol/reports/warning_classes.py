@@ -7,7 +7,7 @@ module has a class for every name that :func:`stand_in` gives.
 
 from __future__ import annotations
 
-from pytest_smol.reports.text import clean
+from pytest_smol.reports.text import clean, encodable
 
 __all__ = ["stand_in"]
 
@@ -16,7 +16,7 @@ _LONGEST_NAME = 100
 
 def stand_in(name: str) -> type[Warning]:
     """An empty warning class that is shown as ``name``, which a guest may have chosen."""
-    shown = clean(name)[:_LONGEST_NAME]
+    shown = encodable(clean(name))[:_LONGEST_NAME]
     if shown.startswith("__") or shown in globals():  # this module has something else of that name
         shown = f"guest's {shown}"
     return type(shown, (Warning,), {"__module__": __name__})

@@ -13,6 +13,7 @@ from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.reports.plugin_compat import ConfigWarnings
 from pytest_smol.reports.screen import Screen
+from pytest_smol.reports.text import encodable
 
 __all__ = ["RunMessages", "status_of_exit", "stop_session"]
 
@@ -49,7 +50,7 @@ class RunMessages:
 
     def _record_property(self, message: Message) -> None:
         """Record a property of the suite; once, though each machine sets up the fixtures that record it."""
-        pair = (self._reports.clean(message["name"]), self._reports.clean(message["value"]))
+        pair = (encodable(self._reports.clean(message["name"])), self._reports.clean(message["value"]))
         add = add_suite_property(self._reports.config)
         if add is not None and pair not in self._properties and len(self._properties) < MAX_PROPERTIES:
             self._properties.add(pair)
