@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 
 import pytest
 
+from tests.unit.virtiofs.secret_samples import TOKENS, private_key, token
 from tests.vm.project import Project
 
 pytestmark = pytest.mark.vm
@@ -54,4 +56,56 @@ def test_secrets_are_hidden(project: Project) -> None:
     assert len(result.cases) == len(HIDDEN) + 5
     assert "smol: hidden from tests: .aws, .env, .netrc, linked, notes.secret and 1 more" in result.output
     assert (project.root / ".env").read_text() == "A=b"
+    assert project.left_behind() == []
+
+
+TOKEN = token(TOKENS["GitHub p"])
+
+CONTENTS = f"""
+import importlib
+import os
+import pytest
+
+pytestmark = pytest.mark.smol(user="root")
+
+@pytest.mark.parametrize("name", ["notes", ".npmrc~", "kubeconfig"])
+def test_hidden(name):
+    assert name not in os.listdir()
+    with pytest.raises(FileNotFoundError):
+        open(name)
+
+def test_a_module_works_without_its_token():
+    settings = importlib.import_module("settings")
+    assert settings.TOKEN == "x" * {len(TOKEN)}
+    assert settings.VALUE == 1
+    with pytest.raises(FileNotFoundError):
+        open("__pycache__/settings.cpython-00.pyc").read()
+
+def test_test_data_is_shown():
+    assert open("tests/fixtures/.netrc").read() == "machine x"
+    assert open("tests/server.key").read().startswith("-----BEGIN")
+"""
+
+
+def test_contents_are_looked_into(project: Project) -> None:
+    source = f"TOKEN = {TOKEN!r}\nVALUE = 1\n"
+    for name, text in {
+        "notes": private_key(),
+        ".npmrc~": "x",
+        "kubeconfig": "x",
+        "settings.py": source,
+        "tests/fixtures/.netrc": "machine x",
+        "tests/server.key": private_key(),
+        "pytest.ini": "[pytest]\naddopts = -p no:cacheprovider\npythonpath = .\n",
+        "test_guest.py": CONTENTS,
+    }.items():
+        project.write(name, text)
+    compiled = project.root / "__pycache__/settings.cpython-00.pyc"
+    compiled.parent.mkdir(exist_ok=True)
+    compiled.write_bytes(bytes(16) + marshal.dumps(compile(source, "settings.py", "exec")))
+    result = project.run("--smol", "test_guest.py")
+    assert set(result.outcomes().values()) == {"passed"}, result.output
+    assert len(result.cases) == 5
+    hidden = ".npmrc~, __pycache__/settings.cpython-00.pyc, kubeconfig, notes, settings.py (its tokens)"
+    assert f"smol: hidden from tests: {hidden} (smol_show makes exceptions)" in result.output
     assert project.left_behind() == []
