@@ -47,7 +47,7 @@ def _gc(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pytest-smol", description=__doc__)
     parser.add_argument("--version", action="version", version=f"pytest-smol {version('pytest-smol')}")
     commands = parser.add_subparsers(title="commands", required=True)
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script; gives the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = _argument_parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
     except SmolError as error:

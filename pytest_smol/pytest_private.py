@@ -28,6 +28,8 @@ __all__ = [
     "known_markup",
     "mark_shown_in_debugger",
     "name_interrupted_place",
+    "parser_of",
+    "replace_ini",
     "terminal_writer",
     "unknown_ini_keys",
     "wrap_session",
@@ -45,6 +47,16 @@ def adds_python_path_early(config: pytest.Config) -> bool:
     Older ones have a plugin that does it afterwards.
     """
     return hasattr(config, "_configure_python_path")
+
+
+def parser_of(config: pytest.Config) -> pytest.Parser:
+    """The parser of the command line that ``config`` was made with."""
+    return config._parser
+
+
+def replace_ini(config: pytest.Config, name: str, value: object) -> None:
+    """Let ``config.getini(name)`` give ``value`` from now on."""
+    config._inicache[name] = value
 
 
 def mark_shown_in_debugger(report: pytest.TestReport) -> None:

@@ -94,6 +94,8 @@ PYTESTS_PRIVATE = (
     "_tw",
     "_esctable",
     "_get_unknown_ini_keys",
+    "_inicache",
+    "_parser",
 )
 
 LONGEST_MODULE = 399

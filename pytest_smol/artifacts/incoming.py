@@ -14,6 +14,7 @@ from pytest_smol.artifacts.files import MAX_NAME, MAX_TEST_BYTES, MAX_TEST_FILES
 from pytest_smol.artifacts.written_paths import ATTRIBUTE
 from pytest_smol.errors import ProtocolError, SmolError
 from pytest_smol.protocol.wire import Message
+from pytest_smol.reports.text import encodable
 
 __all__ = ["IncomingArtifacts"]
 
@@ -152,4 +153,4 @@ def _verb(kind: str, path: str) -> str:
 
 
 def _shown(name: str) -> str:
-    return name[:MAX_SHOWN].encode("utf-8", "backslashreplace").decode()
+    return encodable(name[:MAX_SHOWN])

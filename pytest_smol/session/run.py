@@ -15,6 +15,7 @@ from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool, forks_ahead
 from pytest_smol.protocol.wire import Message
+from pytest_smol.pytest_private import parser_of
 from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.reports.nodes import stand_in
 from pytest_smol.reports.screen import Screen
@@ -54,7 +55,7 @@ class SmolSession:
         self._reports = ReportBuilder(config, self._context.colour)
         self.artifacts = ArtifactCollector(config, settings, config.rootpath, self._reports.clean)
         self.screen = Screen(config, self._reports.clean, settings.output_limit)
-        self._terminal = Terminal(config, TerminalPermission(UserArguments(config, config._parser)))
+        self._terminal = Terminal(config, TerminalPermission(UserArguments(config, parser_of(config))))
         self._messages = RunMessages(self._reports, self.screen)
         try:
             self.factory = MachineFactory(settings, progress, self._context.directory, self._context.hidden)

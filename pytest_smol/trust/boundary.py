@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_smol.pytest_private import replace_ini
 from pytest_smol.trust.import_guard import ImportGuard, imported_from
 from pytest_smol.trust.project_paths import ProjectPaths
 from pytest_smol.trust.settings_origin import (
@@ -91,7 +92,8 @@ def _pythonpath(config: pytest.Config) -> list[str]:
 
 def _leave_filters_to_guest(config: pytest.Config, importable: Any) -> None:
     """Drop warning filters that would import the project; pytest reads these two places again and again."""
-    config._inicache["filterwarnings"] = filters_for_host(config.getini("filterwarnings"), importable)
+    kept = filters_for_host(config.getini("filterwarnings"), importable)
+    replace_ini(config, "filterwarnings", kept)
     namespace = config.known_args_namespace
     if namespace.pythonwarnings:
         namespace.pythonwarnings = filters_for_host(namespace.pythonwarnings, importable)

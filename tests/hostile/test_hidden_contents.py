@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import marshal
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,21 +59,6 @@ INNOCENT = (
     "x.svg",
     "k.xyz",
 )
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    made = tmp_path / "tests" / "project"
-    made.mkdir(parents=True)
-    return made
-
-
-@pytest.fixture
-def clients() -> Iterator[list[Client]]:
-    made: list[Client] = []
-    yield made
-    for client in made:
-        client.tree.close()
 
 
 def write(top: Path, name: str, data: str | bytes) -> Path:

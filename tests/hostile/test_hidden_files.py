@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,19 +80,9 @@ def rules(project: Path, **changes: tuple[str, ...]) -> Hiding:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    made = tmp_path / "tests" / "project"  # above a project no name means anything
-    made.mkdir(parents=True)
-    write(made, {**HIDDEN, **SHOWN})
-    return made
-
-
-@pytest.fixture
-def clients() -> Iterator[list[Client]]:
-    made: list[Client] = []
-    yield made
-    for client in made:
-        client.tree.close()
+def project(project: Path) -> Path:
+    write(project, {**HIDDEN, **SHOWN})
+    return project
 
 
 def guest(clients: list[Client], project: Path, hidden: Hiding | None = None) -> Client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,21 +50,6 @@ PLACES = (
     ),
     *("test-data", "web/__tests__", "__fixtures__"),
 )
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    made = tmp_path / "tests" / "project"  # above a project no name means anything
-    made.mkdir(parents=True)
-    return made
-
-
-@pytest.fixture
-def clients() -> Iterator[list[Client]]:
-    made: list[Client] = []
-    yield made
-    for client in made:
-        client.tree.close()
 
 
 def git(top: Path, *arguments: str) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from pytest_smol.errors import NotEnoughMemory, SmolError
 from pytest_smol.pytest_private import Exit
-from pytest_smol.reports.text import clean
+from pytest_smol.reports.text import clean, encodable
 
 if TYPE_CHECKING:
     from pytest_smol.host.run_directory import RunDirectory
@@ -260,7 +260,7 @@ class Worker(SingleProcess):
 
 def _sendable(lines: Sequence[str]) -> list[str]:
     """``lines`` for execnet, which has no form for lone surrogates."""
-    return [line.encode("utf-8", "backslashreplace").decode() for line in lines]
+    return [encodable(line) for line in lines]
 
 
 def _dist_told(by_groups: bool) -> str:
