@@ -309,7 +309,8 @@ def test_a_name_on_a_way_that_cannot_be_followed_is_told(lab: Lab) -> None:
     lab.project(test_a=ONE_TEST, pytest_ini="[pytest]\nsmol_artifacts = **\n")
     Path(lab.path, "file").write_text("x")
     Path(lab.path, "loop").symlink_to("loop")
-    long = "/".join(["d" * 250] * 16)  # short enough for a name, too long for a path
+    # 4,095 bytes: as long as a name may be, and too long for a path below any directory.
+    long = "/".join(["d" * 250] * 16 + ["d" * 79])
     paths = ("file/a", "file/a/b/c", "loop/a", "loop", long)
     outcome = lab.smol("--smol", "-rP", forks=[Script(one_test(*map(a_file, paths)))])
     assert outcome.status == 0, outcome
