@@ -13,7 +13,7 @@ import pytest
 
 from pytest_smol import marker, settings
 from pytest_smol.errors import SmolError
-from pytest_smol.pytest_private import Exit, adds_python_path_early, wrap_session
+from pytest_smol.pytest_private import Exit, adds_python_path_early, remember_tests, wrap_session
 from pytest_smol.reports.text import clean
 from pytest_smol.session.xdist import roles
 from pytest_smol.settings import Settings
@@ -120,16 +120,6 @@ def pytest_configure(config: pytest.Config) -> None:
     role = roles.role_of(config, config.stash[_SYS_PATH], chosen.snapshot_dir)
     _register(config, role, "smol-role")
     _register(config, HostPlugin(config, chosen, role), "smol-host")
-
-
-def _remember(session: pytest.Session) -> None:
-    """Let the cache know the collected tests, for --nf: what the guest's cache is told is lost with it."""
-    plugins = session.config.pluginmanager
-    new_first = plugins.get_plugin("nfplugin")
-    if new_first is not None:
-        others = plugins.get_plugins() - {new_first}
-        hook = plugins.subset_hook_caller("pytest_collection_modifyitems", others)
-        hook(session=session, config=session.config, items=list(session.items))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -255,7 +245,7 @@ class HostPlugin:
             self._role.end_run(pytest.UsageError(str(error)))
             return True
         session.testscollected = len(session.items)
-        _remember(session)
+        remember_tests(session.config, session.items)  # what the guest's cache is told is lost with it
         session.config.hook.pytest_collection_finish(session=session)
         return True
 

@@ -6,7 +6,7 @@ uses, in ``guest/``: it runs inside pytest's session and needs other parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ __all__ = [
     "mark_shown_in_debugger",
     "name_interrupted_place",
     "parser_of",
+    "remember_tests",
     "replace_ini",
     "terminal_writer",
     "unknown_ini_keys",
@@ -88,6 +89,23 @@ def terminal_writer(config: pytest.Config) -> Any:
 def write_without_columns(writer: Any, text: str) -> None:
     """Write ``text`` that takes no columns, such as a change of colour: ``writer`` does not count it."""
     writer._file.write(text)
+
+
+def remember_tests(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Let ``--nf`` of the next run know that ``items`` are no new tests.
+
+    Nothing is sorted: the guest has done that, and the host may lack the files of some.
+    """
+    new_first: Any = config.pluginmanager.get_plugin("nfplugin")
+    if new_first is None:
+        return
+    others = config.pluginmanager.get_plugins() - {new_first}
+    hook = config.pluginmanager.subset_hook_caller("pytest_collection_modifyitems", others)
+    active, new_first.active = new_first.active, False
+    try:
+        hook(session=None, config=config, items=list(items))
+    finally:
+        new_first.active = active
 
 
 def known_markup() -> Collection[str]:

@@ -154,7 +154,12 @@ _ROWS = (
     _Row("scope", choice(SCOPES), "what shares a VM: test, class, module or session (default: module)"),
     _Row("accel", choice(ACCELERATORS), "auto (default), kvm or tcg", metavar="NAME"),
     _Row("memory", memory, "memory of a VM in MiB (default: 512)", metavar="MIB"),
-    _Row("timeout", seconds, "wall-clock limit for one test in a VM, in seconds (default: 300)", metavar="S"),
+    _Row(
+        "timeout",
+        seconds,
+        "limit for one test in a VM, and for collecting a module, in seconds (default: 300)",
+        metavar="S",
+    ),
     _Row("seed", seed, "seed of the random numbers of tests in VMs (default: none)", metavar="N"),
     _Row("output_limit", output_limit, "most output of one test in a VM, in MiB (default: 16)", flag=False),
     _Row("keep_console", path, "directory to keep each VM's console in, a file for each", True, "DIR", True),

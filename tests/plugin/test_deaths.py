@@ -223,6 +223,34 @@ def test_a_guest_that_hangs_and_ignores_the_abort(lab: Lab) -> None:
     assert "1 failed, 1 passed" in outcome.text
 
 
+ENDLESS = {
+    "a loop at import": {"test_a": "while True: pass\n"},
+    "a loop at import that ignores the abort": {
+        "test_a": "from signal import *\npthread_sigmask(SIG_BLOCK, [SIGABRT])\nwhile True: pass\n"
+    },
+    "a loop in a hook of collection": {
+        "test_a": "def test_a(): pass\n",
+        "conftest": "def pytest_pycollect_makeitem():\n    while True: pass\n",
+    },
+    "a loop when all are collected": {
+        "test_a": "def test_a(): pass\n",
+        "conftest": "def pytest_collection_modifyitems():\n    while True: pass\n",
+    },
+}
+
+
+@pytest.mark.parametrize("files", ENDLESS.values(), ids=ENDLESS.keys())
+def test_collection_without_end(lab: Lab, files: dict[str, str]) -> None:
+    """It has the time limit of a test for each module, however long all of it may take."""
+    lab.project(**files)
+    outcome = lab.smol("--smol", "--smol-timeout=2")
+    assert outcome.status == pytest.ExitCode.INTERRUPTED
+    assert "collection was not over in time (2 s for each module)" in outcome.text
+    assert "raise --smol-timeout" in outcome.text
+    assert "1 error" in outcome.text
+    assert not lab.record.forks
+
+
 # --- stops ---------------------------------------------------------------------------------------
 
 

@@ -240,3 +240,28 @@ def test_a_hook_of_the_project_makes_no_success_of_a_failure(lab: Lab, test: str
 def test_a_hook_of_the_project_makes_no_success_of_no_tests(lab: Lab) -> None:
     lab.project(conftest="def pytest_sessionfinish(session):\n    session.exitstatus = 0\n", test_a="")
     assert lab.smol("--smol").status == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.mark.parametrize("path", ["/no/such/test_a.py", "a\0b", "x" * 5000], ids=["missing", "NUL", "long"])
+def test_new_tests_first_where_the_host_has_not_their_file(lab: Lab, path: str) -> None:
+    """--nf sorts by the time of the file, which the guest has done; the host asks for no file."""
+    lab.project(test_a=TWO_TESTS)
+    file = {"kind": "Module", "place": "module", "name": "test_a.py", "nodeid": "test_a.py", "path": path}
+    tests = [
+        {
+            "kind": "Function",
+            "place": "test",
+            "name": f"test_{n}",
+            "nodeid": f"test_a.py::test_{n}",
+            "path": path,
+            "doc": None,
+            "parent": 0,
+            "item": {"number": n - 1, "location": ["test_a.py", n, f"test_{n}"], "keywords": [], "marks": []},
+        }
+        for n in (1, 2)
+    ]
+    rows = [{**file, "doc": None, "parent": None}, *tests]
+    said: Says = [{"type": "nodes", "rows": rows}, {**NO_TESTS, "items": [1, 0]}]
+    outcome = lab.smol("--smol", "--nf", "--collect-only", "-q", session=Script(said))
+    assert outcome.out[:2] == ["test_a.py::test_2", "test_a.py::test_1"], outcome
+    assert outcome.status == 0

@@ -146,3 +146,28 @@ def test_a_hang_shows_where(project: Project) -> None:
     assert "in test_hangs" in result.stdout
     assert "raise --smol-timeout" in result.stdout
     assert project.left_behind() == []
+
+
+#: What a module may do when it is imported, so that collection would never end.
+ENDLESS = {
+    "a loop": "while True: pass\n",
+    "a fork bomb": """
+import os
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+""",
+}
+
+
+@pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS.keys())
+def test_collection_without_end(project: Project, source: str) -> None:
+    """The time limit of a test is that of a module's collection too: else this would take ten minutes."""
+    project.write("test_endless.py", source)
+    result = project.run("--smol", "--smol-timeout=10")
+    assert result.status == pytest.ExitCode.INTERRUPTED, result.output
+    assert "ERROR collecting test_endless.py" in result.stdout
+    assert "collection was not over in time" in result.stdout or "ran out of memory" in result.stdout
+    assert project.left_behind() == []

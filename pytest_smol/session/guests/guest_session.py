@@ -10,7 +10,7 @@ import pytest
 
 from pytest_smol.errors import MachineError, ProtocolError
 from pytest_smol.guest_os.host_view import project_view
-from pytest_smol.machine.dispatcher import Deadline, Phase, Rule, finish, last_words_as_evidence
+from pytest_smol.machine.dispatcher import Phase, Rule, finish, last_words_as_evidence
 from pytest_smol.machine.machine import Machine
 from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.pool.factory import MachineFactory, fresh_identity
@@ -19,6 +19,7 @@ from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.nodes import NodeTable
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.guests.collected import Collected, SessionEnded
+from pytest_smol.session.guests.collection_deadline import CollectionDeadline
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec
 from pytest_smol.session.xdist.shared_sessions import SharedSession, SharedSessions
@@ -29,8 +30,8 @@ from pytest_smol.virtiofs.view import View
 
 __all__ = ["GuestSession"]
 
-#: The least time that collection may take, in seconds, however short a test's own limit is.
-MIN_COLLECTION_TIME = 600.0
+#: The messages by which a guest shows that collection goes on.
+PROGRESS = ("collecting", "nodes")
 
 #: The most that is kept of what a guest collected, in bytes; a test takes about one or two kilobytes.
 MAX_COLLECTED = 1 << 30
@@ -67,8 +68,8 @@ class GuestSession:
     def start(self, timeout: float, screen: Screen | None = None) -> None:
         """Bring the guest from the base snapshot to the one that forks are made of.
 
-        Collection may take ``timeout`` seconds, but no less than
-        MIN_COLLECTION_TIME; what is written meanwhile is shown on ``screen``.
+        Collection may take as long as a :class:`CollectionDeadline` of ``timeout`` seconds
+        says; what is written meanwhile is shown on ``screen``.
         Raises :class:`SessionEnded` when the guest's pytest ends, and
         :class:`MachineError` (with the console as evidence) when the machine does.
         """
@@ -143,8 +144,8 @@ class GuestSession:
             with last_words_as_evidence(machine):
                 self._factory.keep_console(machine, f"session {self._spec.memory} {self._spec.user}")
                 machine.send(self._request.message(self._spec.user, fresh_identity(), drop_caches=outdated))
-                deadline = Deadline(max(timeout, MIN_COLLECTION_TIME))
-                rules = self._rules(machine, screen)
+                deadline = CollectionDeadline(timeout)
+                rules = self._rules(machine, screen, deadline)
                 finish(machine, Phase("while it collected", rules, deadline, self._terminal, "collection"))
                 base.state.unlink()
                 tree = machine.freeze(base.state)
@@ -152,7 +153,9 @@ class GuestSession:
             self._factory.retire(machine)
         return seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
 
-    def _rules(self, machine: Machine, screen: Screen | None) -> Mapping[str, Rule]:
+    def _rules(
+        self, machine: Machine, screen: Screen | None, deadline: CollectionDeadline
+    ) -> Mapping[str, Rule]:
         """What the guest may say while it collects."""
         budget = MessageBudget("collection", MAX_COLLECTED)
 
@@ -165,7 +168,12 @@ class GuestSession:
             machine.drain()
             raise SessionEnded(message["status"], self.collected, machine.output["stderr"].text(1000))
 
+        def take_progress(message: Message) -> None:
+            deadline.progress()
+            self.collected.handlers[message["type"]](message)
+
         handlers = {**self.collected.handlers, "header": take_header}
+        handlers |= dict.fromkeys(PROGRESS, take_progress)
         rules = {
             kind: Rule(self._noting(handle), budget, ends=kind == "collected")
             for kind, handle in handlers.items()
