@@ -1,4 +1,4 @@
 """What tests leave: written files are found, matched and sent, with what plugins gathered.
 
-``plugin_bridges`` are the guest's ends of the host's pytest_smol/artifacts.
+``plugin_bridges`` is the guest's side of pytest_smol/artifacts/plugins.
 """

@@ -1,8 +1,8 @@
 """What plugins gathered in a machine, as plain data for the same plugins on the host.
 
-A guest is killed without pytest_sessionfinish. What these plugins would do then
-with what they gathered is the host's to do, once for the whole run. None of them is
-imported here: a plugin that is in use has been loaded by pytest.
+A guest is killed without pytest_sessionfinish. What these plugins write there, the host
+writes once for the whole run. None of them is imported here: a plugin that is in use has
+been loaded by pytest.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-#: Rows of one record: small enough to bound a message, large enough to be few.
+#: The most rows of one record: they bound the size of a message and the number of messages.
 BATCH = 200
 
-#: The same for arcs, of which one row is one.
+#: The most rows of one record of arcs, which are smaller: a row of the others holds a whole file's lines.
 ARCS = 5_000
 
 Record = dict[str, Any]
@@ -33,7 +33,7 @@ def records(config: pytest.Config, names: list[str]) -> Iterator[tuple[str, Reco
     """
     for name in names:
         try:
-            for record in ADAPTORS[name](config):
+            for record in _BRIDGES[name](config):
                 yield name, record
         except Exception as error:
             yield name, {"error": f"{type(error).__name__}: {error}"}
@@ -49,7 +49,7 @@ def _coverage(config: pytest.Config) -> Iterator[Record]:
         return
     cov = controller.cov
     cov._warn_no_data = cov._warn_unimported_source = False
-    # The host looks for what was never imported; a machine need not read the whole source for it.
+    # The host adds the files that were never imported; the guest need not read all source files for that.
     cov._post_save_work = lambda: None
     cov.stop()
     data = cov.get_data()
@@ -141,8 +141,8 @@ def _name_of(value: Any) -> Any:
     return getattr(value, "__name__", str(value)) if callable(value) else value
 
 
-#: By the name that the host has for the plugin.
-ADAPTORS: Mapping[str, Callable[[pytest.Config], Iterator[Record]]] = {
+#: Each bridge by its name in pytest_smol/artifacts/plugins/registry.py.
+_BRIDGES: Mapping[str, Callable[[pytest.Config], Iterator[Record]]] = {
     "coverage": _coverage,
     "syrupy": _syrupy,
     "benchmark": _benchmark,

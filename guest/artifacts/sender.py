@@ -17,13 +17,13 @@ from pytest_smol.guest.artifacts.written_files import Changes, Layer
 #: The most of a file that one message carries, in bytes.
 CHUNK = 1 << 20
 
-#: The longest list of writes that is sent of a test; what is more is counted.
+#: The most written paths that are listed for one test; the rest is counted.
 MAX_LISTED = 500
 
 #: An empty directory is not sent.
 _DIRECTORY = "it is a directory"
 
-#: What every run of pytest writes.
+#: Directories that every run of pytest writes to: they are not listed.
 _USUAL = ("__pycache__", ".pytest_cache")
 
 
@@ -31,7 +31,7 @@ _NOTHING: dict[str, Any] = {"rootdir": "/", "patterns": [], "limit": 0, "show": 
 
 
 class ArtifactSender:
-    """A plugin of the guest's pytest: sends home what tests leave in files.
+    """A plugin of the guest's pytest: sends the files that tests wrote to the host.
 
     ``wanted`` is the ``files`` of a ``session`` message, empty if nothing is.
     Without a layer, or if nothing is wanted, it does nothing.
@@ -57,7 +57,7 @@ class ArtifactSender:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self) -> None:
-        """Take what is there before the first test for known."""
+        """Scan what was written before the first test, so that later scans find what tests wrote."""
         if self._changes is None and self._layer is not None:
             self._changes = Changes(self._layer, self._layer.prefix if self._show else self._root)
             # What was written while tests were collected goes with the first.
@@ -65,12 +65,12 @@ class ArtifactSender:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Send what the test left before the host hears that it is over."""
+        """Send the files that the test wrote before the report that ends it."""
         if report.when == "teardown":
             self._send_changes()
 
     def end(self) -> None:
-        """The machine's tests are over: send what plugins gathered, and what they and the last test wrote."""
+        """Send what plugins gathered, and the files written since the last test's end."""
         for plugin, data in records(self._config, self._plugins):
             self._send("state", plugin=plugin, data=data)
         self._send_changes()
@@ -98,7 +98,10 @@ class ArtifactSender:
         return not name.startswith("../") and any(each.fullmatch(name) for each in self._patterns)
 
     def _send_file(self, path: str, unsure: bool) -> str:
-        """Send a file, an ``unsure`` one if its content was not sent; why it could not be, or nothing."""
+        """Send a file; an ``unsure`` one only if its content differs from what was sent.
+
+        Gives the reason why it was not sent, or an empty text.
+        """
         assert self._layer is not None
         try:
             with open(self._layer.open(path), "rb") as file:

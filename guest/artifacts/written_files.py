@@ -1,10 +1,10 @@
-"""What tests wrote, found in the layer that takes all of a guest's writes.
+"""What tests wrote, found in the upper directory of the overlay that is the guest's root.
 
 The guest's root is an overlay whose upper directory (Linux,
 Documentation/filesystems/overlayfs.rst) holds what was written since the boot,
 and nothing else: a file that was deleted is a character device 0:0 there. The
-walk goes from a descriptor of that directory, so it finds what it looks for
-whatever a test did to the root. It runs with the rights of the tests' user: what
+walk starts at a descriptor of that directory, so a test that changes or replaces
+the root does not affect it. It runs with the rights of the tests' user: what
 that user cannot list or read is not found.
 """
 
@@ -20,16 +20,16 @@ from dataclasses import dataclass
 #: guest/init opens the overlay's upper directory as this descriptor for what it starts.
 UPPER_FD = 9
 
-#: A file may change again without a trace within this time, in nanoseconds: a file system's clock has ticks.
+#: The granularity of a file system's timestamps in nanoseconds: two changes within it may have one ctime.
 _TICK = 20_000_000
 
-#: What tells a file that changed: type and permissions, inode, size, and when it last changed.
+#: A file with another signature has changed: st_mode, st_ino, st_size and st_ctime_ns.
 _Signature = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Where writes go: the directory ``fd`` holds them, as they are below ``prefix`` for the tests."""
+    """The overlay's upper directory, open as ``fd``; tests see its content below the path ``prefix``."""
 
     fd: int
     prefix: str
@@ -104,7 +104,7 @@ def _is_whiteout(status: os.stat_result) -> bool:
 
 
 class Changes:
-    """What changed below some directory from one look to the next."""
+    """What changed below a directory from one scan to the next."""
 
     def __init__(self, layer: Layer, top: str) -> None:
         self._layer = layer
@@ -114,11 +114,11 @@ class Changes:
         self.next()
 
     def known(self) -> list[str]:
-        """The files that the last look found."""
+        """The regular files that the last scan found."""
         return [path for path, (mode, *_) in self._known.items() if stat.S_ISREG(mode)]
 
     def next(self) -> tuple[dict[str, str], set[str]]:
-        """How each path changed since the last look, and the files that may have.
+        """Scan again: how each path changed since the last scan, and the files that may have changed.
 
         A change is ``new`` (to this layer: it may have been there on the host),
         ``changed`` or ``deleted``.

@@ -159,7 +159,7 @@ def _leave_the_host_alone() -> None:
         for module in modules:
             assert hasattr(module, name)
             setattr(module, name, harmless)
-    # There is no layer of changes here: what is to come home is looked for in the project itself.
+    # There is no overlay here: files to send are looked for in the project itself.
     vars(runner)["Layer"] = SimpleNamespace(of=lambda root: Layer(os.open(root, os.O_RDONLY), root))
     Cache.set = lambda self, key, value: None  # type: ignore[method-assign]
 

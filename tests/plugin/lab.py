@@ -188,18 +188,24 @@ class Lab:
         for path in self._pytester.path.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.copytree(pristine, self._pytester.path, dirs_exist_ok=True)
-        smol = [self._checked(run, run in on_host) for run in runs]
+        smol = [
+            self._without_session(*run.split()) if run in on_host else self.in_machines(*run.split())
+            for run in runs
+        ]
         return list(zip(plain, smol, strict=True))
 
-    def _checked(self, run: str, on_host: bool) -> Outcome:
-        """A run with ``--smol`` of which it is known that its tests ran in machines, or that it had none."""
-        outcome = self.smol("--smol", *run.split())
-        if on_host:
-            assert not self.record.factories, f"pytest --smol {run} made machines"
-            assert not outcome.begun, f"pytest --smol {run} began {sorted(outcome.begun)}"
-        else:
-            wrong = without_machines(outcome, self.record)
-            assert not wrong, f"pytest --smol {run}: {wrong}\n{outcome}"
+    def in_machines(self, *args: str) -> Outcome:
+        """A run with ``--smol``. Raises AssertionError if a test ran on the host or no guest collected."""
+        outcome = self.smol("--smol", *args)
+        wrong = without_machines(outcome, self.record)
+        assert not wrong, f"pytest --smol {' '.join(args)}: {wrong}\n{outcome}"
+        return outcome
+
+    def _without_session(self, *args: str) -> Outcome:
+        """A run with ``--smol`` that pytest refuses or answers itself: it starts no machine and no test."""
+        outcome = self.smol("--smol", *args)
+        assert not self.record.factories, f"pytest --smol {' '.join(args)} made machines"
+        assert not outcome.begun, f"pytest --smol {' '.join(args)} began {sorted(outcome.begun)}"
         return outcome
 
     def same(self, *runs: str, apart: bool = False, on_host: Collection[str] = ()) -> Outcome:

@@ -139,7 +139,7 @@ def test_another_directory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.project(pytest_ini="[pytest]\n", sub__test_a=WHERE, test_b=WHERE)
     monkeypatch.chdir(lab.path / "sub")
     plain = lab.plain("test_a.py", "../test_b.py", "-v")
-    smol = lab.smol("--smol", "test_a.py", "../test_b.py", "-v")
+    smol = lab.in_machines("test_a.py", "../test_b.py", "-v")
     assert smol.comparable() == plain.comparable()
 
 

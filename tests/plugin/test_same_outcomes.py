@@ -73,7 +73,7 @@ def test_control_characters_are_shown_in_caret_notation(lab: Lab) -> None:
 
 def test_uncaptured_text_is_not_torn_between_two_reads(lab: Lab) -> None:
     lab.project(test_a="def test_a():\n    print('x' + 'é€' * 100_000)\n")
-    outcome = lab.smol("--smol", "-s")
+    outcome = lab.in_machines("-s")
     assert "x" + "é€" * 100_000 in outcome.text
     assert "\ufffd" not in outcome.text
 

@@ -103,16 +103,16 @@ def test_cache(lab: Lab, runs: list[str]) -> None:
 
 def test_new_first_sees_a_new_file(lab: Lab) -> None:
     lab.project(**SEVERAL_MODULES)
-    assert lab.smol("--smol", "--nf").status == 1
+    assert lab.in_machines("--nf").status == 1
     lab.project(test_zz_new="def test_new(): pass\n")
-    assert "test_zz_new.py" in lab.smol("--smol", "--nf", "--collect-only", "-q").out[0]
+    assert "test_zz_new.py" in lab.in_machines("--nf", "--collect-only", "-q").out[0]
 
 
 def test_stepwise_remembers_where_a_guest_stopped(lab: Lab) -> None:
     lab.project(test_a="def test_1(): pass\ndef test_2(): assert 0\ndef test_3(): pass\n")
-    lab.smol("--smol", "--sw")
+    lab.in_machines("--sw")
     lab.project(test_a="def test_1(): assert 0\ndef test_2(): pass\ndef test_3(): pass\n")
-    outcome = lab.smol("--smol", "--sw", "-v")
+    outcome = lab.in_machines("--sw", "-v")
     assert "2 passed, 1 deselected" in outcome.text
 
 
@@ -135,10 +135,10 @@ def test_showing_the_cache_needs_no_machine(lab: Lab) -> None:
 
 def test_new_first_knows_a_new_test_in_an_old_file(lab: Lab) -> None:
     lab.project(test_a="def test_1(): pass\n", test_b="def test_2(): pass\n")
-    lab.smol("--smol")
+    lab.in_machines()
     lab.project(test_a="def test_1(): pass\ndef test_new(): pass\n")
     os.utime(lab.path / "test_a.py", (1e9, 1e9))
-    outcome = lab.smol("--smol", "--nf", "--collect-only", "-q")
+    outcome = lab.in_machines("--nf", "--collect-only", "-q")
     assert outcome.out[:3] == ["test_a.py::test_new", "test_b.py::test_2", "test_a.py::test_1"]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
+from _pytest.capture import CaptureIO
 
 from tests.plugin.lab import Lab, Outcome, normalised
 
@@ -195,11 +197,20 @@ def test_truncation(lab: Lab, monkeypatch: pytest.MonkeyPatch, args: str, variab
     lab.same(args)
 
 
-def test_a_host_that_cannot_show_a_character(lab: Lab) -> None:
-    """The terminal's encoding is the host's business: what it lacks is shown escaped."""
+class AsciiStream(CaptureIO):
+    """Stands in the place of a standard stream whose encoding is ASCII."""
+
+    def __init__(self) -> None:
+        io.TextIOWrapper.__init__(self, io.BytesIO(), "ascii", newline="", write_through=True)
+
+
+def test_a_host_that_cannot_show_a_character(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Characters that the encoding of the host's standard output lacks are shown escaped."""
     lab.project(test_a="def test_a(): print('\\u20ac')\n")
-    outcome = lab.smol("--smol", "-s")
+    monkeypatch.setattr("_pytest.capture.CaptureIO", AsciiStream)
+    outcome = lab.in_machines("-s")
     assert outcome.status == 0
+    assert "\\u20ac" in outcome.text
 
 
 END = """

@@ -1,4 +1,4 @@
-"""Files that tests write and that come home, and the lists of those that do not."""
+"""Files that tests write and that are copied to the host, and the lists of those that are not."""
 
 from __future__ import annotations
 
