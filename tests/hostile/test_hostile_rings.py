@@ -6,7 +6,6 @@ import errno
 import os
 import struct
 import threading
-import time
 import tracemalloc
 
 import pytest
@@ -17,6 +16,7 @@ from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
 from pytest_smol.virtiofs.virtio.memory import Region
 from tests.hostile.arena import GETATTR, RAM_END, SIZE, Arena, Guest
 from tests.unit.virtiofs.fake_guest import GUEST, request
+from tests.unit.virtiofs.front_end import PATIENCE, wait
 
 NEXT, WRITE, INDIRECT = 1, 2, 4
 NUM = 16
@@ -148,7 +148,8 @@ def test_a_used_index_that_the_guest_writes(arena: Arena) -> None:
     guest.answers(2)
     assert guest.driver.used_idx in (2, 0x1234)
     while guest.driver.used_idx != 2:
-        time.sleep(0)
+        wait(guest.call)
+        os.eventfd_read(guest.call)
     assert guest.is_served()
 
 
@@ -274,24 +275,38 @@ def test_qemu_is_killed_in_the_middle_of_a_request(arena: Arena) -> None:
     assert guest.backend.failure is None  # that QEMU is gone its owner says, and better
 
 
-def test_requests_that_take_long_let_others_have_their_turn(arena: Arena) -> None:
+def test_requests_that_take_long_let_others_have_their_turn(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "SLICE", 0.0)  # each request takes longer than that
     served: list[str] = []
+    begun, both_ask = threading.Event(), threading.Event()
 
     def slow(request_: bytes, room: int) -> bytes:
         served.append("slow")
-        time.sleep(2 * backend_module.SLICE)
+        begun.set()
+        assert both_ask.wait(PATIENCE)
         return bytes(16)
 
-    guest = arena.guest(arena.replaced(slow))
+    def quick(request_: bytes, room: int) -> bytes:
+        served.append("quick")
+        return bytes(16)
+
+    guest, other = arena.guest(arena.replaced(slow)), arena.guest(arena.replaced(quick))
+    other.driver.request([GETATTR], [120])
+    other.kick_ring()
+    other.answers(1)  # so it has started
+    served.clear()
     for _ in range(NUM // 2):
         guest.driver.request([GETATTR], [120])
     guest.kick_ring()
-    while not served:
-        time.sleep(0)
-    assert arena.sibling.is_served()
-    served.append("sibling")
+    assert begun.wait(PATIENCE)
+    other.driver.request([GETATTR], [120])
+    other.kick_ring()
+    both_ask.set()
+    other.answers(2)
     guest.answers(NUM // 2)
-    assert served.index("sibling") < NUM // 2
+    assert served.index("quick") < NUM // 2
 
 
 def test_opcodes_that_are_none_are_not_counted_one_by_one(arena: Arena) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import struct
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -125,6 +125,7 @@ class FakeQemu:
 
     def rest(self) -> None:
         """Do nothing until killed."""
+        while self.sockets["lifecycle"].recv(1):
+            pass
         while True:
-            self.sockets["lifecycle"].recv(1)
-            time.sleep(1)
+            signal.pause()

@@ -40,6 +40,13 @@ def wait_until(condition: Callable[[], object], what: str, limit: float = LIMIT)
         time.sleep(0.02)
 
 
+def _is_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal to the child ``pid`` is yet to be delivered (proc(5), ShdPnd)."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def machines(*places: Path) -> dict[int, str]:
     """The processes that have a file below one of ``places`` on their command line, QEMUs all, by pid."""
     found = {}
@@ -150,9 +157,9 @@ class Run:
         self.process.send_signal(number)
 
     def interrupt_twice(self) -> None:
-        """Press Ctrl-C as an impatient user does."""
+        """Send SIGINT again as soon as the first one is delivered: of two that are pending one is lost."""
         self.send(signal.SIGINT)
-        time.sleep(0.1)  # or else the two are one
+        wait_until(lambda: not _is_pending(self.process.pid, signal.SIGINT), "the delivery of SIGINT")
         self.send(signal.SIGINT)
 
     def result(self) -> Result:

@@ -39,16 +39,22 @@ def test_a_death_says_how(script: str, status: int | None, signal: int | None) -
     assert list(Decoder(FROM_GUEST).feed(encode(message))) == [message]
 
 
-#: A supervisor whose runner runs what it is given; its lifecycle port is a socket.
+#: A supervisor whose runner runs what it is given; its lifecycle port is a socket. File descriptor 9 of the
+#: runner is a pipe that ends when all other children have ended.
 SUPERVISOR = """
 import os, signal, sys
 from pytest_smol.guest.supervisor import watch
 children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 signal.set_wakeup_fd(wakeup)
 signal.signal(signal.SIGCHLD, lambda number, frame: None)
+ended, lives = os.pipe()
+def start(script, fd):
+    actions = [(os.POSIX_SPAWN_DUP2, fd, 9)]
+    return os.posix_spawn("/bin/sh", ["sh", "-c", script], {}, file_actions=actions)
 for script in sys.argv[3:]:
-    os.posix_spawn("/bin/sh", ["sh", "-c", script], {})
-runner = os.posix_spawn("/bin/sh", ["sh", "-c", sys.argv[2]], {})
+    start(script, lives)
+os.close(lives)
+runner = start(sys.argv[2], ended)
 watch(runner, int(sys.argv[1]), children)
 """
 
@@ -75,7 +81,7 @@ def test_the_runners_death_is_told() -> None:
 
 
 def test_the_death_of_others_is_not_told() -> None:
-    assert watched("sleep 0.3; exit 5", "exit 1", "kill -9 $$")["status"] == 5
+    assert watched("read end <&9; exit 5", "exit 1", "kill -9 $$")["status"] == 5
 
 
 def test_the_host_can_have_the_runner_aborted() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
 
@@ -468,19 +468,29 @@ def test_space_is_asked_for_before_anything_is_built(
 
 # --- two processes
 
+#: A process that checks a snapshot out. It says "building" and waits for a line before it builds, says
+#: "waiting" while another process has the lock, and what came of it at the end.
 CHECKOUT = """
-import sys, time
+import logging, sys
 from pathlib import Path
 from tests.unit.snapshot_samples import Builder, checkout
 
-class Slow(Builder):
+class Told(Builder):
     def __call__(self, directory):
         with open(sys.argv[3], "a") as log:
             log.write("built\\n")
-        time.sleep(0.3)
+        print("building", flush=True)
+        sys.stdin.readline()
         return super().__call__(directory)
 
-snapshot, origin = checkout(Path(sys.argv[1]), Path(sys.argv[2]), Slow())
+class Waits(logging.Handler):
+    def emit(self, record):
+        if "not acquired" in record.getMessage():
+            print("waiting", flush=True)
+
+logging.getLogger("filelock").setLevel(logging.DEBUG)
+logging.getLogger("filelock").addHandler(Waits())
+snapshot, origin = checkout(Path(sys.argv[1]), Path(sys.argv[2]), Told())
 print("hit" if origin.built is None else "built")
 """
 
@@ -490,12 +500,20 @@ def test_of_many_processes_one_builds_and_the_others_wait(root: Path, tmp_path: 
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", CHECKOUT, str(root), str(tmp_path / str(number)), str(log)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[3],
         )
         for number in range(3)
     ]
-    assert sorted(run.communicate()[0].strip() for run in runs) == ["built", "hit", "hit"]
+    outputs = [cast(IO[str], run.stdout) for run in runs]
+    first = [output.readline() for output in outputs]
+    for run in runs:
+        cast(IO[str], run.stdin).close()
+    ends = [output.read().splitlines()[-1] for output in outputs]
+    assert sorted(first) == ["building\n", "waiting\n", "waiting\n"]
+    assert sorted(ends) == ["built", "hit", "hit"]
+    assert [run.wait() for run in runs] == [0, 0, 0]
     assert log.read_text() == "built\n"
     assert [(tmp_path / str(number) / "ram").read_bytes() == RAM for number in range(3)] == [True] * 3
