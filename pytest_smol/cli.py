@@ -37,8 +37,10 @@ def report(findings: Iterable[Finding]) -> int:
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    """Remove base snapshots that are stale or unused, and what dead runs left."""
-    removed = sweep() + BaseCache(cache_directory.directory()).collect(
+    """Remove base snapshots that are stale or unused, and what runs that were killed have left."""
+    snapshots = Settings.from_arguments(vars(arguments)).snapshot_dir
+    removed = [path for place in {None, snapshots} for path in sweep(place)]
+    removed += BaseCache(cache_directory.directory()).collect(
         0 if arguments.all else arguments.days * 86400.0
     )
     for path in removed:
@@ -58,6 +60,7 @@ def _argument_parser() -> argparse.ArgumentParser:
     gc.add_argument(
         "--days", type=float, default=14.0, help="how long a snapshot may lie unused (default: 14)"
     )
+    add_arguments(gc, ("snapshot_dir",))
     gc.add_argument("--all", action="store_true", help="remove every base snapshot")
     gc.set_defaults(run=_gc)
     return parser

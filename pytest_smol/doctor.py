@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_smol.engines.confinement.domains import Level
-from pytest_smol.engines.qemu import accelerator, confinement, program
-from pytest_smol.errors import ConfinementMissing, HostError, SmolError, ToolMissing
+from pytest_smol.engines.choice import engine_checks
+from pytest_smol.errors import HostError, SmolError
 from pytest_smol.guest_os import boot_files, initramfs
 from pytest_smol.host import cache_directory
+from pytest_smol.host.process import find_setpriv
 from pytest_smol.host.resources import available_memory, require_memory
 from pytest_smol.host.run_directory import RunDirectory, require_space
 from pytest_smol.settings import Settings
@@ -91,77 +91,16 @@ def check_pidfd(settings: Settings, pidfd_open: Callable[[int], int] | None = PI
     return "pidfd_open works"
 
 
-def check_qemu(settings: Settings) -> str:
-    """The version and path of QEMU. Raises as :func:`program.find` does."""
-    found = program.find(settings.qemu)
-    return f"{found.version_text} at {found.path}"
-
-
-def check_accelerator(settings: Settings) -> str:
-    """KVM or TCG, and why. Raises as :func:`accelerator.choose` does."""
-    chosen = accelerator.choose(settings.accel)
-    return f"{chosen.name} ({chosen.reason})" if chosen.reason else chosen.name
-
-
 def check_launcher(settings: Settings, path: str | None = None) -> str:
-    """The setpriv(1) on ``path`` (default: ``$PATH``), which makes QEMU end when pytest ends.
+    """The setpriv(1) on ``path`` (default: ``$PATH``), which makes machines end when pytest ends.
 
-    Raises ToolMissing where there is none, HostError where it does not work.
+    Raises as :func:`find_setpriv` does.
     """
-    remedy = "install the package util-linux"
-    setpriv = shutil.which("setpriv", path=path)
-    if setpriv is None:
-        raise ToolMissing(
-            "setpriv is not installed, so machines go on running if pytest is killed", remedy=remedy
-        )
-    argv = [setpriv, "--pdeathsig", "KILL", "--", "true"]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise HostError(
-            f"'{' '.join(argv)}' fails: {last}", remedy=f"{remedy}: busybox's setpriv will not do"
-        )
-    return f"{setpriv}: machines end when pytest does"
-
-
-def check_confinement(settings: Settings) -> str:
-    """How QEMU is confined. Raises as :func:`describe_confinement` does, or HostError without a QEMU."""
-    emulator, chosen = program.find(settings.qemu), accelerator.choose(settings.accel)
-    boundary = "" if chosen.name == "kvm" else "; emulation is no security boundary all the same"
-    return describe_confinement(confinement.probe(emulator.path, chosen)) + boundary
-
-
-def describe_confinement(level: Level) -> str:
-    """``level`` in one line. An older Landlock is named, as it refuses less.
-
-    Raises ConfinementMissing where Landlock, the filter of system calls or the
-    limits are missing altogether, or where the kernel's means cannot be used.
-    """
-    if level.reason:
-        raise ConfinementMissing(
-            f"QEMU is not confined by all that this kernel has: {confinement.describe(level)}",
-            remedy="allow seccomp(2), prlimit(2) and Landlock's calls in the container's seccomp profile;"
-            " if it is QEMU that does not start, install it below /usr",
-        )
-    lacks = [
-        name
-        for name, has in (
-            ("Landlock", level.landlock),
-            ("seccomp filter", level.filter),
-            ("limits", level.limits),
-        )
-        if not has
-    ]
-    if lacks:
-        raise ConfinementMissing(
-            f"QEMU runs with no {', no '.join(lacks)}: {confinement.describe(level)}",
-            remedy="use Linux 5.13, or better 6.12, with landlock in its list of security modules (lsm=)",
-        )
-    return confinement.describe(level)
+    return f"{find_setpriv(path)}: machines end when pytest does"
 
 
 def check_process_vm(settings: Settings, memory_of: Callable[[int], Memory] = ProcessMemory) -> str:
-    """Whether a child's memory can be read and written, as the file server does with QEMU's.
+    """Whether a child's memory can be read and written, as the file server does with a machine's.
 
     ``memory_of`` gives the memory of a pid. Raises HostError.
     """
@@ -253,10 +192,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("python", check_python),
     ("host kernel", check_host_kernel),
     ("pidfd", check_pidfd),
-    ("qemu", check_qemu),
-    ("accelerator", check_accelerator),
+    *engine_checks(),
     ("launcher", check_launcher),
-    ("confinement", check_confinement),
     ("process_vm", check_process_vm),
     ("busybox", check_busybox),
     ("cache", check_cache),

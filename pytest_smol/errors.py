@@ -14,7 +14,7 @@
     ├── SettingError          an option, ini value or marker argument is wrong
     ├── MachineError          one virtual machine went wrong
     │   ├── BootFailed          the guest never got ready
-    │   ├── MachineDied         QEMU or the guest ended on its own
+    │   ├── MachineDied         the engine's process or the guest ended on its own
     │   ├── MachineTimeout      no answer within the time allowed
     │   ├── QmpError            QEMU refused a command
     │   └── ProtocolError       a peer sent what the protocol forbids
@@ -76,7 +76,7 @@ class ToolMissing(HostError):
 
 
 class QemuTooOld(HostError):
-    """QEMU is older than 8.2, the oldest that migrates vhost-user-fs."""
+    """QEMU is older than 8.2, the oldest that can save and load the state of vhost-user-fs."""
 
 
 class AcceleratorUnusable(HostError):
@@ -112,7 +112,7 @@ class BootFailed(MachineError):
 
 
 class MachineDied(MachineError):
-    """QEMU ended, or the guest stopped running, on its own."""
+    """The engine's process ended, or the guest stopped running, on its own."""
 
 
 class MachineTimeout(MachineError):
@@ -132,7 +132,7 @@ class QmpError(MachineError):
 
 
 class ProtocolError(MachineError):
-    """A peer (guest or QEMU) sent what the protocol forbids."""
+    """A peer (the guest, or the engine's process) sent what a protocol forbids."""
 
 
 class SnapshotError(SmolError):

@@ -19,7 +19,7 @@ class Streams:
     """The output ports of the test process.
 
     With ``always`` a marker is written to both streams for each message. Without, pytest
-    captures what tests print, and as every marker is an exit to QEMU, one is written to
+    captures what tests print, and as every marker costs an exit of the virtual machine, one is written to
     standard output only, and only after Python has written there. Duplicates of the
     ports are kept, as pytest and tests replace fds 1 and 2. Their numbers are high, so that
     files which a test opens get the same numbers as on the host.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pytest_smol.engines.protocol import Engine
-from pytest_smol.engines.qemu import accelerator, confinement, program
+from pytest_smol.engines.qemu import accelerator, checks, confinement, program
 from pytest_smol.engines.qemu.command_line import QemuConfig
 from pytest_smol.engines.qemu.engine import QemuEngine
 from pytest_smol.settings import Settings
 
-__all__ = ["choose_engine"]
+__all__ = ["choose_engine", "engine_checks"]
 
 
 def choose_engine(settings: Settings) -> Engine:
@@ -22,3 +24,12 @@ def choose_engine(settings: Settings) -> Engine:
     if settings.require_confinement:
         confinement.require(config.accelerator, level)
     return QemuEngine(config, level)
+
+
+def engine_checks() -> tuple[tuple[str, Callable[[Settings], str]], ...]:
+    """The checks of what engines need on this host, by subject.
+
+    Each returns what the host has, in one line, or raises :class:`~pytest_smol.errors.SmolError` with
+    its remedy.
+    """
+    return checks.CHECKS

@@ -1,7 +1,9 @@
 """The kernel and the initramfs that a guest boots from, made once and kept in the user's cache.
 
-A JSON file next to them, the stamp, records the inode, size and time of every
-file that they were made from. While these are unchanged they are used as they are.
+A JSON file next to them, the stamp, records the inode number, size, time and a digest of every
+file that they were made from. While these are unchanged the boot files are used. A source with the
+same inode number, size and time counts as unchanged; where number or time differ and the size does
+not, as in a copied tree or a fresh container, its content is compared, and the stamp is updated.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,12 @@ from pytest_smol.guest_os import cpio, initramfs
 from pytest_smol.guest_os.kernel import GuestKernel, Module, load_order, open_kernel, read_module
 from pytest_smol.guest_os.kernel_package import find_image, unpack_default
 from pytest_smol.host.atomic_file import replace_file
+from pytest_smol.virtiofs.dependencies.dependency import content_digest
 
 __all__ = ["BootFiles", "prepare"]
 
 #: The version of the stamp and of the initramfs; a stamp of another version is not used.
-FORMAT = 1
+FORMAT = 2
 
 PACKAGE = Path(__file__).parents[1]
 INIT = PACKAGE / "guest" / "init"
@@ -87,14 +91,15 @@ def _build(root: Path, stamp: Path, wanted: str | None, progress: Callable[[str]
     progress(f"making the initramfs for Linux {kernel.release}")
     busybox = initramfs.find_busybox()
     # Before the files are read: if one of them is changed meanwhile, the stamp does not match it.
-    sources = _fingerprints([kernel.image, kernel.modules / "modules.builtin", busybox, INIT, RECIPE])
+    made_from = [kernel.image, kernel.modules / "modules.builtin", busybox, INIT, RECIPE]
+    sources = {str(path): _Source.of(path) for path in made_from}
     modules = _modules(kernel, recipe["modules"])
     content = cpio.archive(initramfs.members(INIT.read_bytes(), busybox.read_bytes(), modules))
     digest = hashlib.sha256(kernel.image.read_bytes() + hashlib.sha256(content).digest()).hexdigest()
     # Named by content, as a machine may be booting from an older one.
     files = BootFiles(kernel.image, root / f"initramfs-{digest[:16]}.cpio", kernel.release, digest)
     replace_file(files.initramfs, content)
-    replace_file(stamp, json.dumps(_to_json(files, sources), indent=1).encode("utf-8"))
+    _write_stamp(stamp, files, sources)
     return files
 
 
@@ -131,12 +136,33 @@ def _modules(kernel: GuestKernel, wanted: Sequence[str]) -> list[Module]:
     )
 
 
-def _fingerprints(paths: Iterable[Path]) -> dict[str, list[int]]:
-    found = {str(path): path.stat() for path in paths}
-    return {path: [status.st_ino, status.st_size, status.st_mtime_ns] for path, status in found.items()}
+@dataclass(frozen=True)
+class _Source:
+    """One source as it was: st_ino, st_size and st_mtime_ns, and a digest of its content."""
+
+    ino: int
+    size: int
+    mtime_ns: int
+    digest: str
+
+    @classmethod
+    def of(cls, path: Path) -> _Source:
+        """The file at ``path``, or where a symbolic link there leads. Raises OSError."""
+        real = path.resolve()
+        found = real.stat()
+        digest = content_digest(str(real), found.st_mode)
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns, digest)
+
+    def now(self, path: Path) -> _Source | None:
+        """As :meth:`of` if the file has the same content as before, else None. Raises OSError."""
+        found = path.stat()
+        if (found.st_ino, found.st_size, found.st_mtime_ns) == (self.ino, self.size, self.mtime_ns):
+            return self
+        now = _Source.of(path) if found.st_size == self.size else None
+        return now if now is not None and now.digest == self.digest else None
 
 
-def _to_json(files: BootFiles, sources: Mapping[str, list[int]]) -> dict[str, Any]:
+def _to_json(files: BootFiles, sources: Mapping[str, _Source]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "kernel": str(files.kernel),
@@ -144,8 +170,12 @@ def _to_json(files: BootFiles, sources: Mapping[str, list[int]]) -> dict[str, An
         "release": files.release,
         "digest": files.digest,
         "size": files.initramfs.stat().st_size,
-        "sources": sources,
+        "sources": {path: list(astuple(source)) for path, source in sources.items()},
     }
+
+
+def _write_stamp(stamp: Path, files: BootFiles, sources: Mapping[str, _Source]) -> None:
+    replace_file(stamp, json.dumps(_to_json(files, sources), indent=1).encode("utf-8"))
 
 
 def _read_stamp(stamp: Path) -> BootFiles | None:
@@ -153,13 +183,21 @@ def _read_stamp(stamp: Path) -> BootFiles | None:
     try:
         table = json.loads(stamp.read_bytes())
         archive = stamp.parent / str(table["initramfs"])
-        sources = table["sources"]
-        fresh = (
-            table["format"] == FORMAT
-            and {str(INIT), str(RECIPE)} <= set(sources)
-            and _fingerprints(map(Path, sources)) == sources
-            and archive.stat().st_size == table["size"]
-        )
-        return BootFiles(Path(table["kernel"]), archive, table["release"], table["digest"]) if fresh else None
+        known = {path: _Source(*row) for path, row in table["sources"].items()}
+        if (
+            table["format"] != FORMAT
+            or not {str(INIT), str(RECIPE)} <= set(known)
+            or archive.stat().st_size != table["size"]
+        ):
+            return None
+        sources = {path: source.now(Path(path)) for path, source in known.items()}
+        unchanged = {path: source for path, source in sources.items() if source is not None}
+        files = BootFiles(Path(table["kernel"]), archive, table["release"], table["digest"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    if unchanged.keys() != known.keys():
+        return None
+    if unchanged != known:
+        with suppress(OSError):  # it only saves comparing contents the next time
+            _write_stamp(stamp, files, unchanged)
+    return files

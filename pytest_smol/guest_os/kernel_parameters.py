@@ -21,7 +21,7 @@ COMMAND_LINE_SIZE = 2048
 PARAMETERS = (
     ("console=ttyS0", "the console is the evidence when a guest dies"),
     ("quiet", "every line costs an exit per character"),
-    ("panic=-1", "a panic reboots at once, and QEMU runs with -no-reboot: it ends"),
+    ("panic=-1", "a panic reboots at once, and the engine ends a machine instead of rebooting it"),
     ("oops=panic", "after an oops the state of the kernel is undefined"),
     ("rdinit=/init", "guest/init"),
     (

@@ -19,20 +19,60 @@ from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 
-from pytest_smol.errors import HostError
+from pytest_smol.errors import HostError, ToolMissing
 
-__all__ = ["ChildProcess", "Spawner"]
+__all__ = ["ChildProcess", "Spawner", "find_setpriv", "launcher_problem"]
+
+_PDEATHSIG = ("--pdeathsig", "KILL", "--")
+
+
+def find_setpriv(path: str | None = None) -> str:
+    """The path of a setpriv(1) on ``path`` (default: ``$PATH``) that has ``--pdeathsig``.
+
+    Raises ToolMissing where there is none, HostError where it does not work, as busybox's.
+    """
+    remedy = "install the package util-linux"
+    setpriv = shutil.which("setpriv", path=path)
+    if setpriv is None:
+        raise ToolMissing(
+            "setpriv is not installed, so machines go on running if pytest is killed", remedy=remedy
+        )
+    argv = [setpriv, *_PDEATHSIG, "true"]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise HostError(f"'{' '.join(argv)}' fails: {error.strerror}", remedy=remedy) from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise HostError(
+            f"'{' '.join(argv)}' fails: {last}; so machines go on running if pytest is killed",
+            remedy=f"{remedy}: busybox's setpriv will not do",
+        )
+    return setpriv
 
 
 @lru_cache(maxsize=1)
 def _launcher() -> tuple[str, ...]:
-    """A prefix that makes a program die with the thread that spawned it, where the host has one.
+    """A prefix that makes a program end with the thread that spawned it; empty where the host has none.
 
     setpriv(1) sets PR_SET_PDEATHSIG between fork and exec, which Python cannot
     do safely in a process that has threads.
     """
-    setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    try:
+        return (find_setpriv(), *_PDEATHSIG)
+    except HostError:
+        return ()
+
+
+def launcher_problem() -> str:
+    """Why spawned programs go on running if this process is killed, with the remedy; empty if they do not."""
+    if _launcher():
+        return ""
+    try:
+        find_setpriv()
+    except HostError as error:
+        return f"{error.message} ({error.remedy})"
+    return ""
 
 
 def _limit(pid: int, limits: Mapping[int, int]) -> None:

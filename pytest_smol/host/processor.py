@@ -1,4 +1,4 @@
-"""What the host's processors and kernel are: a guest that runs on ``-cpu host`` depends on it."""
+"""What the host's processors and kernel are: a guest that is shown the host's processor depends on it."""
 
 from __future__ import annotations
 

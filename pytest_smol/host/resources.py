@@ -12,7 +12,7 @@ from pytest_smol.errors import NotEnoughMemory
 
 __all__ = ["available_memory", "cores", "memory_domain", "needed_memory", "require_memory", "require_part"]
 
-#: What QEMU itself and our bookkeeping need in addition to a guest's memory, in bytes.
+#: What an engine's process and this one need in addition to a guest's memory, in bytes.
 _OVERHEAD = 64 << 20
 
 #: cgroups of version 1 say so in bytes: some number near the greatest.

@@ -115,8 +115,8 @@ def _unlocked(path: Path) -> bool:
 def require_space(directory: Path, needed: int) -> None:
     """Raise :class:`DiskFull` unless ``directory`` has room for ``needed`` bytes.
 
-    A memory file is sparse. If its file system got full while a guest runs,
-    SIGBUS would kill QEMU.
+    A memory file is sparse. If its file system gets full while a guest runs,
+    SIGBUS kills the engine's process.
     """
     free = shutil.disk_usage(directory).free
     if free < needed:

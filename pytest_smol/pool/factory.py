@@ -19,6 +19,7 @@ from pytest_smol.guest_os import boot_files, initramfs, kernel_parameters
 from pytest_smol.guest_os.host_view import base_view, hiding
 from pytest_smol.guest_os.interpreter import start_command
 from pytest_smol.host import cache_directory
+from pytest_smol.host.process import launcher_problem
 from pytest_smol.host.resources import require_memory
 from pytest_smol.host.run_directory import RunDirectory, sweep
 from pytest_smol.machine.consoles import Consoles
@@ -28,7 +29,7 @@ from pytest_smol.pool.admission import Ledger
 from pytest_smol.pool.usage import Usage
 from pytest_smol.settings import Settings
 from pytest_smol.snapshots.base_cache import BaseCache, Origin
-from pytest_smol.snapshots.key import key_of, machine_facts
+from pytest_smol.snapshots.key import base_key_fields, key_of
 from pytest_smol.snapshots.snapshot import Snapshot
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
@@ -103,6 +104,8 @@ class MachineFactory:
         self.usage = Usage()
         self.ledger = Ledger.of_user()
         self._machines: set[Machine] = set()
+        if problem := launcher_problem():
+            progress(problem)
         for place in {None, settings.snapshot_dir}:
             sweep(place)
         with ExitStack() as stack:
@@ -116,10 +119,10 @@ class MachineFactory:
         """The hardware of a guest of ``memory`` MiB."""
         return Hardware(memory)
 
-    def facts(self, memory: int) -> dict[str, Any]:
-        """All that can change a base snapshot, JSON-ready: see ``key_of``."""
+    def base_key_fields(self, memory: int) -> dict[str, Any]:
+        """The fields of the key of the base snapshot for guests of ``memory`` MiB: see ``key_of``."""
         boot = (self.boot_files.digest, kernel_parameters.command_line(0), start_command())
-        return machine_facts(self.engine.identity(self.hardware(memory)), boot, self.view)
+        return base_key_fields(self.engine.identity(self.hardware(memory)), boot, self.view)
 
     def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
         """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
@@ -133,7 +136,7 @@ class MachineFactory:
             kernel = Kernel(self.boot_files.kernel, archive, command_line)
             return self._boot(hardware, kernel, directory)
 
-        return self._bases.checkout(key_of(self.facts(memory)), hardware, self.view, target, build)
+        return self._bases.checkout(key_of(self.base_key_fields(memory)), hardware, self.view, target, build)
 
     def _boot(self, hardware: Hardware, kernel: Kernel, directory: Path) -> Snapshot:
         for attempt in range(1, BOOT_ATTEMPTS + 1):

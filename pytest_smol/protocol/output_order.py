@@ -1,11 +1,11 @@
 """Puts what a guest says on several ports into the order in which it said it; no I/O.
 
-Messages and output leave a guest over ports of their own, which QEMU serves in
+Messages and output leave a guest over ports of their own, which are served in
 any order. Where there is output, the guest writes a marker to its output ports
-and says ``mark`` before the next message: the output before the marker belongs
-before that message, that after it behind. ``printing`` is a message with no
-other meaning than its place. A guest that leaves markers out, or writes some of
-its own, puts nothing but its own output in the wrong place.
+and sends ``mark`` before the next message: output before the marker was written
+before that message, output after the marker after it. ``printing`` is a message
+without content, which only marks a place. A guest that leaves markers out, or
+writes some of its own, only puts its own output in the wrong place.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A base snapshot on disk is a directory named by its key::
 
     base/<key>/ram            the guest's memory, sparse
-    base/<key>/state          QEMU's device state
+    base/<key>/state          the engine's device state
     base/<key>/tree.json      the file server's node table, and the host paths that the guest looked at
     base/<key>/manifest.json  digests of the three
     base/<key>/identities.json  by what the host files are recognised that were found unchanged last

@@ -10,22 +10,22 @@ from typing import Any
 from pytest_smol.virtiofs.filesystem.tree import FLAGS
 from pytest_smol.virtiofs.view import View
 
-__all__ = ["FORMAT", "key_of", "machine_facts"]
+__all__ = ["FORMAT", "base_key_fields", "key_of"]
 
 #: Changes whenever what a snapshot holds or how it is laid out changes.
 FORMAT = 4
 
 
-def key_of(facts: Mapping[str, Any]) -> str:
-    """The key of all ``facts`` (JSON-ready) that can change a snapshot: 32 hexadecimal digits."""
-    text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
+def key_of(fields: Mapping[str, Any]) -> str:
+    """The key for ``fields``, JSON-ready: all that can change a snapshot. 32 hexadecimal digits."""
+    text = json.dumps({"format": FORMAT, **fields}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def machine_facts(
+def base_key_fields(
     machine: Mapping[str, Any], boot: tuple[str, str, Sequence[str]], view: View
 ) -> dict[str, Any]:
-    """All that can change a base snapshot, JSON-ready.
+    """The fields for :func:`key_of` of a base snapshot: all that can change it, JSON-ready.
 
     ``machine`` is the engine's identity for the guest's hardware (see
     ``Engine.identity``). ``boot`` is a digest of kernel and initramfs, the

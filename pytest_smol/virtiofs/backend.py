@@ -117,7 +117,9 @@ class FsBackend:
             except (ProcessLookupError, ConnectionError):
                 self._stop()  # the engine's process is gone, which its owner learns by itself
             except OSError as error:
-                self._fail(ProtocolError(f"QEMU sent a file descriptor that cannot be used: {error}"))
+                self._fail(
+                    ProtocolError(f"the virtual machine gave a file descriptor that cannot be used: {error}")
+                )
             except Exception as error:  # a mistake of ours must not stop all other machines
                 self._fail(MachineError(f"the file server failed: {error!r}"))
 

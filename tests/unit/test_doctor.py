@@ -16,6 +16,7 @@ from pytest_smol import doctor
 from pytest_smol.cli import main, report
 from pytest_smol.doctor import Finding, examine
 from pytest_smol.engines.confinement.domains import Level
+from pytest_smol.engines.qemu import checks
 from pytest_smol.errors import (
     ConfinementMissing,
     DiskFull,
@@ -93,11 +94,24 @@ def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--smol-memory='much' is not valid" in capsys.readouterr().err
 
 
+def test_what_killed_runs_left_in_a_snapshot_directory_is_removed(
+    places: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = [places[name] / "pytest-smol-run-dead" for name in ("temporary", "snapshots")]
+    for directory in left:
+        directory.mkdir()
+    assert main(["gc"]) == 0
+    assert [directory.exists() for directory in left] == [False, True]
+    assert main(["gc", f"--smol-snapshot-dir={places['snapshots']}"]) == 0
+    assert not left[1].exists()
+    assert f"removed {left[1]}" in capsys.readouterr().out
+
+
 def test_every_check_can_fail() -> None:
     """Each has a test below; that of Python is its package's metadata."""
     here = Path(__file__).read_text()
     for subject, check in doctor.CHECKS:
-        assert check is doctor.check_python or f"doctor.{check.__name__}(" in here, subject
+        assert check is doctor.check_python or f".{check.__name__}(" in here, subject
 
 
 # --- the host
@@ -215,12 +229,12 @@ def test_a_cache_that_others_may_change(places: dict[str, Path]) -> None:
 
 def test_no_qemu() -> None:
     settings = replace(SETTINGS, qemu="/none/qemu")
-    failure(lambda: doctor.check_qemu(settings), ToolMissing)
-    failure(lambda: doctor.check_confinement(settings), ToolMissing)
+    failure(lambda: checks.check_qemu(settings), ToolMissing)
+    failure(lambda: checks.check_confinement(settings), ToolMissing)
 
 
 def test_an_unknown_accelerator() -> None:
-    failure(lambda: doctor.check_accelerator(replace(SETTINGS, accel="hvf")), SettingError)
+    failure(lambda: checks.check_accelerator(replace(SETTINGS, accel="hvf")), SettingError)
 
 
 def test_no_busybox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,19 +260,19 @@ def test_no_guest_kernel(places: dict[str, Path]) -> None:
     ],
 )
 def test_what_confines_too_little(level: Level, lacks: str) -> None:
-    assert lacks in failure(lambda: doctor.describe_confinement(level), ConfinementMissing)
+    assert lacks in failure(lambda: checks.describe_confinement(level), ConfinementMissing)
 
 
 @pytest.mark.parametrize("abi", [1, 3, 5])
 def test_an_older_landlock_is_described_by_what_it_does_not_refuse(abi: int) -> None:
-    text = doctor.describe_confinement(replace(FULL, landlock=abi))
+    text = checks.describe_confinement(replace(FULL, landlock=abi))
     assert f"Landlock ABI {abi}" in text
     assert "not refused: " in text
     assert "signals and abstract sockets" in text
 
 
 def test_full_confinement() -> None:
-    assert "not refused" not in doctor.describe_confinement(FULL)
+    assert "not refused" not in checks.describe_confinement(FULL)
 
 
 # --- the memory of a child

@@ -1,7 +1,7 @@
 """A seccomp filter: no sockets, and no memory of others, for a thread and all that it spawns from then on.
 
-Landlock has no say over UDP, nor over sockets that have a path; QEMU inherits all sockets that it needs.
-It has none either over what the forks of one snapshot, which are in one domain, do to each other.
+Landlock restricts neither UDP nor sockets that have a path; an engine's process inherits all sockets that
+it needs. Nor does it restrict what the forks of one snapshot, which are in one domain, do to each other.
 Source: linux/seccomp.h, linux/filter.h, linux/audit.h and asm/unistd_64.h.
 """
 

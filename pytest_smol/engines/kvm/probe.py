@@ -34,7 +34,7 @@ KVM_SET_SREGS = 0x4138AE84
 KVM_API_VERSION = 12
 KVM_EXIT_HLT = 5
 
-#: Capabilities that QEMU's microvm machine cannot do without, by their numbers.
+#: Capabilities that engines cannot do without (QEMU's microvm machine needs all of them), by their numbers.
 CAPABILITIES = {
     "KVM_CAP_IRQCHIP": 0,
     "KVM_CAP_USER_MEMORY": 3,

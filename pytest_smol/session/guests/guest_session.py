@@ -108,8 +108,8 @@ class GuestSession:
 
     def _key(self, view: View) -> str:
         """The key of all that can make one guest session differ from another."""
-        facts = self._factory.facts(self._spec.memory)
-        return key_of({**facts, "shown": view.to_json(), "request": self._request.content(self._spec.user)})
+        fields = self._factory.base_key_fields(self._spec.memory)
+        return key_of({**fields, "shown": view.to_json(), "request": self._request.content(self._spec.user)})
 
     def _replay(self, said: bytes) -> None:
         """Take the messages that the guest sent to another process while it collected."""

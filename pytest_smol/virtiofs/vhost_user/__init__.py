@@ -1,1 +1,1 @@
-"""vhost-user, the transport that QEMU offers: messages, the state machine, the back end of one machine."""
+"""vhost-user, a transport over a socket: messages, the state of a connection, the back end of one machine."""

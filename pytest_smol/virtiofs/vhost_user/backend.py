@@ -1,5 +1,6 @@
-"""The back end of one vhost-user connection: what QEMU says on it sets up the guest's memory and queues.
+"""The back end of one vhost-user connection: its messages set up the guest's memory and queues.
 
+The other end, in the engine's process, is the front end.
 Source: QEMU's "Vhost-user Protocol" specification (docs/interop/vhost-user.rst).
 """
 
@@ -25,7 +26,7 @@ NO_WAIT = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 @dataclass(frozen=True)
 class VhostUserTransport:
-    """The guest of the QEMU process ``pid``, whose vhost-user chardev is the other end of ``sock``.
+    """The guest in the engine's process ``pid``, whose vhost-user front end has the other end of ``sock``.
 
     ``pid`` is a child of this process that is not reaped before the back end is closed. The
     back end owns ``sock``.
@@ -87,11 +88,11 @@ class VhostUserFsBackend(FsBackend):
         except BlockingIOError:
             sent = 0
         if sent != len(reply):
-            raise ProtocolError("QEMU does not read the replies to its vhost-user messages")
+            raise ProtocolError("the virtual machine does not read the replies to its vhost-user messages")
 
     def _set_memory(self, event: session.MemoryTable) -> None:
         self._memory.set_table(event.regions)
-        self.check_queues()  # QEMU may take away memory, but not from under a ring
+        self.check_queues()  # the new table may lack memory, but not that of a running ring
 
     def _set_kick(self, event: session.RingKick) -> None:
         self.set_kick(event.ring, event.fd)
@@ -123,12 +124,12 @@ class VhostUserFsBackend(FsBackend):
             os.set_blocking(event.fd, False)
             # Shorter than any pipe's buffer, so it is taken whole or not at all.
             if os.write(event.fd, session.STATE) != len(session.STATE):
-                raise ProtocolError("QEMU does not take the device's state")
+                raise ProtocolError("the virtual machine does not take the device's state")
         finally:
             close_fds(event.fd)
 
     def _load(self, event: session.LoadState) -> None:
-        # QEMU writes it only after our reply, so it is read when it has come.
+        # The front end writes it only after our reply, so it is read when it has come.
         self._drop_load()
         self._load_fd, self._loaded = event.fd, b""
         os.set_blocking(event.fd, False)

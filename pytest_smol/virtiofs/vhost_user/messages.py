@@ -1,7 +1,7 @@
 """vhost-user messages: their bytes, their numbers and what is negotiated with them.
 
 Source: QEMU's "Vhost-user Protocol" specification (docs/interop/vhost-user.rst).
-Only what QEMU's vhost-user-fs device sends is known; any other message is an
+Only the messages that a vhost-user-fs front end sends are known; any other message is an
 error. Nothing here does input or output.
 """
 
@@ -96,12 +96,14 @@ class Decoder:
     def feed(self, data: bytes, fds: Sequence[int] = ()) -> list[Message]:
         """Messages that ``data`` completes; ``fds`` came with these bytes.
 
-        Raises ProtocolError for a header that cannot be and for more file descriptors than a message has.
+        Raises ProtocolError for a header that is not valid and for more file descriptors than a message has.
         """
         self._buffer += data
         self._fds += fds
         if len(self._fds) > MAX_REGIONS:
-            raise ProtocolError(f"QEMU sent {len(self._fds)} file descriptors with one message")
+            raise ProtocolError(
+                f"the virtual machine sent {len(self._fds)} file descriptors with one message"
+            )
         messages: list[Message] = []
         while len(self._buffer) >= HEADER.size:
             message = self._take()
@@ -115,7 +117,9 @@ class Decoder:
         if size > MAX_PAYLOAD or flags & VERSION_MASK != VERSION or flags & REPLY:
             raise ProtocolError(f"no vhost-user message: request {request}, flags {flags:#x}, {size} bytes")
         if request not in _KNOWN:
-            raise ProtocolError(f"QEMU sent a vhost-user message that is not supported: request {request}")
+            raise ProtocolError(
+                f"the virtual machine sent a vhost-user message that is not supported: request {request}"
+            )
         end = HEADER.size + size
         if len(self._buffer) < end:
             return None

@@ -1,8 +1,9 @@
-"""The back-end's half of the vhost-user protocol, without any I/O.
+"""The back end's side of the vhost-user protocol, without any I/O.
 
 Source: QEMU's "Vhost-user Protocol" specification (docs/interop/vhost-user.rst).
-:class:`Backend` holds what has been negotiated and makes each message an event
-for the server and, where the protocol asks for one, a reply.
+The front end is in the engine's process. :class:`Backend` holds the state of the
+connection; for each message it returns an event for the server and, where the
+protocol requires one, a reply.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ __all__ = [
 ]
 
 STATE = b"pytest-smol virtiofs 1\n"
-"""All of the device state that travels within QEMU's: it says that the node table is elsewhere."""
+"""Our part of the engine's device state: a mark only, as the node table is in the snapshot's tree.json."""
 
-VHOST_F_LOG_ALL = 1 << 26  # without it QEMU blocks migration; as RAM is not in the stream, nothing is logged
+VHOST_F_LOG_ALL = 1 << 26  # without it a front end saves no state; as RAM is in a file, nothing is logged
 VHOST_USER_F_PROTOCOL_FEATURES = 1 << 30
 VIRTIO_F_VERSION_1 = 1 << 32
 FEATURES = VHOST_F_LOG_ALL | VHOST_USER_F_PROTOCOL_FEATURES | VIRTIO_F_VERSION_1
@@ -69,38 +70,38 @@ PROTOCOL_FEATURES = (
     | VHOST_USER_PROTOCOL_F_DEVICE_STATE
 )
 
-NOWHERE = Addresses(0, 0, 0)
+NO_ADDRESSES = Addresses(0, 0, 0)
 
 
 @dataclass
 class Ring:
-    """What QEMU has said about one ring, its eventfds apart.
+    """What the front end has told of one ring, without its eventfds.
 
-    From its kick to GET_VRING_BASE a ring is started: its size, place and base are what they are.
+    A ring is started from SET_VRING_KICK to GET_VRING_BASE: its size, addresses and base do not change then.
     """
 
     num: int = 0
     base: int = 0
-    addresses: Addresses = NOWHERE
+    addresses: Addresses = NO_ADDRESSES
     enabled: bool = False
     started: bool = False
 
 
 class MemoryTable(NamedTuple):
-    """The memory table is this from now on."""
+    """The new memory table."""
 
     regions: tuple[Region, ...]
 
 
 class RingKick(NamedTuple):
-    """The guest announces requests on ``fd``; the ring runs from now on, if it is enabled."""
+    """The guest announces requests on the eventfd ``fd``; the ring runs from now on, if it is enabled."""
 
     ring: int
     fd: int
 
 
 class RingCall(NamedTuple):
-    """The guest wants to hear of answers on ``fd``, or not at all."""
+    """The guest is told of answers on the eventfd ``fd``, or not at all."""
 
     ring: int
     fd: int | None
@@ -114,7 +115,7 @@ class RingEnabled(NamedTuple):
 
 
 class RingStopped(NamedTuple):
-    """The ring stops and loses its kick; QEMU waits for :meth:`Backend.vring_base`."""
+    """The ring stops, and its kick is dropped; the front end waits for :meth:`Backend.vring_base`."""
 
     ring: int
 
@@ -126,13 +127,13 @@ class SaveState(NamedTuple):
 
 
 class LoadState(NamedTuple):
-    """Read the state from ``fd`` until its end, after the reply."""
+    """Read the state from ``fd`` until its end, after the reply was sent."""
 
     fd: int
 
 
 class CheckState(NamedTuple):
-    """QEMU waits for :meth:`Backend.state_checked`."""
+    """The front end waits for :meth:`Backend.state_checked`."""
 
 
 Event = MemoryTable | RingKick | RingCall | RingEnabled | RingStopped | SaveState | LoadState | CheckState
@@ -142,8 +143,8 @@ Event = MemoryTable | RingKick | RingCall | RingEnabled | RingStopped | SaveStat
 class Backend:
     """The state of one connection.
 
-    :meth:`receive` is given one message after another. A file descriptor that
-    an event names belongs to the server, which closes the message's others.
+    :meth:`receive` takes one message after another. The server owns a file descriptor
+    that an event names, and closes the other ones of the message.
     """
 
     features: int = 0
@@ -151,7 +152,7 @@ class Backend:
     rings: list[Ring] = field(default_factory=lambda: [Ring() for _ in range(QUEUES)])
 
     def receive(self, message: Message) -> tuple[Event | None, bytes]:
-        """What the server must do, then what it must send. Raises ProtocolError."""
+        """What the server must do, and the reply that it must send then. Raises ProtocolError."""
         event, reply = _HANDLERS[message.type](self, message)
         if not reply and message.flags & NEED_REPLY and not isinstance(event, (RingStopped, CheckState)):
             reply = encode(message.type, U64.pack(0))
@@ -173,7 +174,7 @@ class Backend:
     def ring(self, index: int) -> Ring:
         """The ring of that number. Raises ProtocolError when there is none."""
         if index >= len(self.rings):
-            raise ProtocolError(f"QEMU named ring {index} of {len(self.rings)}")
+            raise ProtocolError(f"the virtual machine named ring {index} of {len(self.rings)}")
         return self.rings[index]
 
 
@@ -198,7 +199,9 @@ def _get_features(backend: Backend, message: Message) -> Outcome:
 def _set_features(backend: Backend, message: Message) -> Outcome:
     (backend.features,) = _unpack(U64, message)
     if backend.features & ~FEATURES:
-        raise ProtocolError(f"QEMU chose features that were not offered: {backend.features:#x}")
+        raise ProtocolError(
+            f"the virtual machine chose features that were not offered: {backend.features:#x}"
+        )
     if not backend.features & VHOST_USER_F_PROTOCOL_FEATURES:
         # By the specification rings start enabled then.
         for ring in backend.rings:
@@ -213,7 +216,9 @@ def _get_protocol_features(backend: Backend, message: Message) -> Outcome:
 def _set_protocol_features(backend: Backend, message: Message) -> Outcome:
     (backend.protocol_features,) = _unpack(U64, message)
     if backend.protocol_features & ~PROTOCOL_FEATURES:
-        raise ProtocolError(f"QEMU chose features that were not offered: {backend.protocol_features:#x}")
+        raise ProtocolError(
+            f"the virtual machine chose features that were not offered: {backend.protocol_features:#x}"
+        )
     return None, b""
 
 
@@ -236,10 +241,10 @@ def _set_log_base(backend: Backend, message: Message) -> Outcome:
 
 
 def _set_up(backend: Backend, message: Message, index: int, name: str, value: int | Addresses) -> Outcome:
-    """Take over a ring's ``name``. Raises ProtocolError where a started ring would become another one."""
+    """Set the attribute ``name`` of a ring. Raises ProtocolError where that would change a started ring."""
     ring = backend.ring(index)
     if ring.started and getattr(ring, name) != value:
-        raise ProtocolError(f"QEMU sent {message.type.name} for a ring that is started")
+        raise ProtocolError(f"the virtual machine sent {message.type.name} for a ring that is started")
     setattr(ring, name, value)
     return None, b""
 
@@ -266,7 +271,7 @@ def _get_vring_base(backend: Backend, message: Message) -> Outcome:
 
 
 def _eventfd(message: Message) -> tuple[int, int | None]:
-    """The ring's index and the file descriptor, None where QEMU brought none."""
+    """The ring's index and the file descriptor that came with the message, None for none."""
     (value,) = _unpack(U64, message)
     wanted = 0 if value & VRING_NOFD_MASK else 1
     if len(message.fds) != wanted:
@@ -277,7 +282,7 @@ def _eventfd(message: Message) -> tuple[int, int | None]:
 def _set_vring_kick(backend: Backend, message: Message) -> Outcome:
     index, kick = _eventfd(message)
     if kick is None:
-        raise ProtocolError("QEMU wants a ring to be polled, which is not supported")
+        raise ProtocolError("the virtual machine wants a ring to be polled, which is not supported")
     backend.ring(index).started = True
     return RingKick(index, kick), b""
 
@@ -297,7 +302,9 @@ def _set_vring_enable(backend: Backend, message: Message) -> Outcome:
 def _set_device_state_fd(backend: Backend, message: Message) -> Outcome:
     direction, phase = _unpack(STATE_FD, message)
     if len(message.fds) != 1 or direction not in (0, 1) or phase != 0:
-        raise ProtocolError(f"QEMU asks for a transfer of state that is not supported: {direction}, {phase}")
+        raise ProtocolError(
+            f"the virtual machine wants a transfer of state that is not supported: {direction}, {phase}"
+        )
     make: Callable[[int], Event] = LoadState if direction else SaveState
     return make(message.fds[0]), encode(message.type, U64.pack(VRING_NOFD_MASK))
 

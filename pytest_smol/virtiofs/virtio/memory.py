@@ -1,11 +1,11 @@
-"""Guest memory of a QEMU process, read and written from outside.
+"""Guest memory that is mapped in another process, the engine's, read and written from this one.
 
-The guest's memory is private to QEMU (copy-on-write), so it cannot be mapped
-here; process_vm_readv(2) and process_vm_writev(2) reach it at the addresses
-that QEMU announces in the vhost-user memory table.
+That process maps the memory copy-on-write, so it cannot be mapped here too;
+process_vm_readv(2) and process_vm_writev(2) reach it at the addresses of the
+memory table, which the engine's process sends.
 
 Every address passes :meth:`Memory.translate` or :meth:`Memory.check`, in Python
-integers that cannot overflow, before it gets near a system call.
+integers that cannot overflow, before it is used in a system call.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pytest_smol.errors import ProtocolError
 __all__ = ["ALLOW_TRACING", "Memory", "ProcessMemory", "Region", "Segment"]
 
 Segment = tuple[int, int]
-"""An address in QEMU's address space and a length in bytes."""
+"""An address in the address space of the engine's process, and a length in bytes."""
 
 IOV_MAX = 1024  # the kernel's UIO_MAXIOV: segments in one system call
 
 
 class Region(NamedTuple):
-    """A row of the memory table: guest-physical address, size in bytes, address within QEMU."""
+    """A row of the memory table: guest-physical address, size in bytes, address in the engine's process."""
 
     guest_phys_addr: int
     memory_size: int
@@ -37,7 +37,7 @@ class Region(NamedTuple):
 
 
 class Memory(ABC):
-    """The memory table and its checks; how bytes move is the subclass's."""
+    """The memory table and its checks. A subclass reads and writes the bytes."""
 
     def __init__(self) -> None:
         self.regions: tuple[Region, ...] = ()
@@ -47,13 +47,13 @@ class Memory(ABC):
         for region in regions:
             ends = (region.guest_phys_addr + region.memory_size, region.userspace_addr + region.memory_size)
             if region.memory_size <= 0 or max(ends) > 1 << 64:
-                raise ProtocolError(f"QEMU announced an impossible memory region {region}")
+                raise ProtocolError(f"the virtual machine has an impossible memory region {region}")
         self.regions = tuple(regions)
 
     def translate(self, guest: int, length: int) -> int:
-        """QEMU's address of ``length`` bytes at guest-physical address ``guest``.
+        """The address in the engine's process of ``length`` bytes at guest-physical address ``guest``.
 
-        Raises ProtocolError unless they lie wholly within one region.
+        Raises ProtocolError unless all of these bytes are in one region.
         """
         for start, size, address in self.regions:
             offset = guest - start
@@ -62,19 +62,24 @@ class Memory(ABC):
         raise ProtocolError(f"the guest named memory it does not have: {length} bytes at {guest:#x}")
 
     def check(self, address: int, length: int) -> int:
-        """``address`` itself when ``length`` bytes there lie within one region; else ProtocolError."""
+        """``address``, an address in the engine's process.
+
+        Raises ProtocolError unless all of the ``length`` bytes there are in one region.
+        """
         for _, size, start in self.regions:
             if start <= address and address + length <= start + size:
                 return address
-        raise ProtocolError(f"QEMU named a ring outside of guest memory: {length} bytes at {address:#x}")
+        raise ProtocolError(
+            f"the virtual machine has a ring outside of guest memory: {length} bytes at {address:#x}"
+        )
 
     @abstractmethod
     def read(self, segments: Sequence[Segment]) -> bytes:
-        """The bytes of all segments, joined, read in their order."""
+        """The bytes of all segments, joined. They are read in the order of ``segments``."""
 
     @abstractmethod
     def write(self, segments: Sequence[Segment], data: bytes) -> None:
-        """Fill the segments in their order with ``data``, whose length is theirs together."""
+        """Write ``data``, as long as all segments together, to the segments in their order."""
 
 
 Transfer = Callable[[int, int, int, int, int, int], int]
@@ -118,7 +123,7 @@ class ProcessMemory(Memory):
         self._iov = bytearray(16 * (IOV_MAX + 1))  # struct iovec: the local one, then the remote ones
         self._iov_address = ctypes.addressof(ctypes.c_char.from_buffer(self._iov))
         self._pin()
-        # One c_char_p, re-pointed for every write, and its own bytes seen as a number.
+        # One c_char_p that points to the data of the current write, and the same pointer as a number.
         self._source = ctypes.c_char_p()
         self._source_address = ctypes.c_void_p.from_buffer(self._source)
 
@@ -142,7 +147,7 @@ class ProcessMemory(Memory):
     def _move(self, call: Transfer, local: int, segments: Sequence[Segment], total: int) -> None:
         count = len(segments)
         done = self._call(call, local, total, segments) if count <= IOV_MAX else 0
-        while done < total:  # rare: more segments than one call takes, or a page that had to be waited for
+        while done < total:  # rare: more segments than one call takes, or a call that moved only a part
             rest = _after(segments, done)[:IOV_MAX]
             size = sum(length for _, length in rest)
             done += self._call(call, local + done, size, rest)
@@ -161,7 +166,7 @@ class ProcessMemory(Memory):
 
     def _refuse(self, number: int) -> None:
         if number == errno.ESRCH:
-            raise ProcessLookupError(number, "QEMU is gone")
+            raise ProcessLookupError(number, "the engine's process has ended")
         raise ProtocolError(
             f"guest memory cannot be reached: {os.strerror(number)}",
             remedy=ALLOW_TRACING if number in (errno.EPERM, errno.ENOSYS) else "",
@@ -169,7 +174,7 @@ class ProcessMemory(Memory):
 
 
 def _after(segments: Sequence[Segment], done: int) -> list[Segment]:
-    """What is left of ``segments`` when their first ``done`` bytes are moved."""
+    """``segments`` without their first ``done`` bytes."""
     rest: list[Segment] = []
     for address, length in segments:
         skip = min(done, length)

@@ -1,8 +1,9 @@
-"""One split virtqueue, walked from the device's side.
+"""The device's side of one split virtqueue.
 
-Source: Virtual I/O Device (VIRTIO) 1.2, section 2.7. The driver is a guest
-that may do anything, so each descriptor is copied once, checked, and only the
-copy is used. INDIRECT and EVENT_IDX are not offered.
+Source: Virtual I/O Device (VIRTIO) 1.2, section 2.7. The driver is in a guest
+that may write anything to its memory at any time, so each descriptor is copied
+once, the copy is checked, and only the copy is used. The features
+VIRTIO_F_INDIRECT_DESC and VIRTIO_F_EVENT_IDX are not offered.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Handler = Callable[[bytes, int], "bytes | None"]
 
 
 class Addresses(NamedTuple):
-    """Where the three parts of a ring lie, in QEMU's address space."""
+    """Addresses of the three parts of a ring, in the address space of the engine's process."""
 
     desc: int
     used: int
@@ -42,7 +43,10 @@ class Addresses(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """One request's buffers: ``head`` names it, ``room`` is the writable bytes."""
+    """The buffers of one request.
+
+    ``head`` is the index of its first descriptor, ``room`` the size of ``writable`` in bytes.
+    """
 
     head: int
     readable: list[Segment]
@@ -53,8 +57,8 @@ class Chain(NamedTuple):
 class Vring:
     """A started ring of ``num`` entries whose next available entry is ``base``.
 
-    Raises ProtocolError for a size, an address or a base that cannot be, and
-    from every method once the driver breaks the rules.
+    Raises ProtocolError for a size, an address or a base that is not valid. Its methods
+    raise it where the driver breaks a rule of the specification.
     """
 
     def __init__(self, memory: Memory, num: int, addresses: Addresses, base: int) -> None:
@@ -73,24 +77,24 @@ class Vring:
         )
         self.check()
         desc, avail, self._used = addresses.desc, addresses.avail, addresses.used
-        # In this order, for the kernel fills segments in order: what idx
-        # promises must be read after idx.
+        # The kernel reads segments in this order: entries that the available index counts
+        # have to be read after the index.
         self._parts = [(avail, 4), (avail + 4, 2 * num), (desc, 16 * num)]
         self._descs = 4 + 2 * num
         self.last_avail = base
         self.last_used: int = _IDX.unpack(memory.read([(self._used + 2, 2)]))[0]
 
     def check(self) -> None:
-        """Hold the ring's three parts against the memory table as it is now. Raises ProtocolError."""
+        """Raise ProtocolError unless the ring's three parts are in the guest's memory as it is now."""
         for address, length in self._extents:
             self._memory.check(address, length)
 
     def process(
         self, handle: Handler, limit: int, enough: Callable[[], bool] = lambda: False
     ) -> tuple[bool, bool]:
-        """Answer up to ``limit`` available requests with ``handle``, and none once there is ``enough``.
+        """Answer up to ``limit`` available requests with ``handle``; stop when ``enough()`` is true.
 
-        Gives (the driver wants to be notified of what was used, there is more to do).
+        Returns whether the driver wants a notification of what was used, and whether more requests wait.
         """
         done = 0
         while True:
@@ -100,8 +104,8 @@ class Vring:
             if waiting > self._num:
                 raise ProtocolError(f"the guest made {waiting} requests available in a ring of {self._num}")
             if not waiting or done >= limit:
-                # These flags were read after the last used idx was written,
-                # so no wish to be notified can fall between the two.
+                # These flags were read after the last used index was written, so a driver
+                # that has turned notifications on since then sees that index.
                 return bool(done) and not flags & VRING_AVAIL_F_NO_INTERRUPT, bool(waiting)
             for _ in range(min(waiting, limit - done)):
                 self._serve(self._chain(rings), handle)
@@ -141,7 +145,7 @@ class Vring:
         raise ProtocolError(f"the guest made a chain longer than its ring of {self._num}")
 
     def _complete(self, chain: Chain, reply: bytes) -> None:
-        """Write the reply, then the used element, then the index: one call, done in this order."""
+        """Write the reply, the used element and the index: one system call, which writes in this order."""
         if len(reply) > chain.room:
             raise AssertionError("a reply was made larger than the room for it")
         segments = _head(chain.writable, len(reply))

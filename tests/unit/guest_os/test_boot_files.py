@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,52 @@ def test_a_changed_kernel_gives_another_digest(tmp_path: Path, host: Path) -> No
     first = boot_files.prepare(tmp_path / "cache", str(host), ignore)
     host.write_bytes(bzimage() + b"patched")
     assert boot_files.prepare(tmp_path / "cache", str(host), ignore).digest != first.digest
+
+
+def copy_in_place(directory: Path) -> None:
+    """As a restored cache or a fresh container has it: the same path, other inode numbers and times."""
+    old = directory.rename(directory.with_name(f"{directory.name}.old"))
+    shutil.copytree(old, directory, symlinks=True, copy_function=shutil.copy)
+
+
+@pytest.mark.parametrize("copied", [("tree", "bin", "cache"), ("cache",), ("tree",)])
+def test_copies_of_the_sources_and_the_cache_are_as_good(
+    tmp_path: Path, host: Path, copied: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = boot_files.prepare(tmp_path / "cache", str(host), ignore)
+    for name in copied:
+        copy_in_place(tmp_path / name)
+    said: list[str] = []
+    assert boot_files.prepare(tmp_path / "cache", str(host), said.append) == first
+    assert said == []
+    # The new inode numbers and times are kept, so no content is compared again.
+    monkeypatch.setattr(boot_files, "content_digest", lambda path, mode: pytest.fail(path))
+    assert boot_files.prepare(tmp_path / "cache", str(host), said.append) == first
+    assert said == []
+
+
+def test_a_change_in_a_copy_is_found(tmp_path: Path, host: Path) -> None:
+    """Of the same size, and with the old time: only the content tells."""
+    first = boot_files.prepare(tmp_path / "cache", str(host), ignore)
+    before = host.stat()
+    copy_in_place(tmp_path / "tree")
+    content = host.read_bytes()
+    host.write_bytes(content[:-1] + b"!")
+    os.utime(host, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert host.stat().st_size == before.st_size
+    assert boot_files.prepare(tmp_path / "cache", str(host), ignore).digest != first.digest
+
+
+def test_a_link_to_another_kernel_is_found(tmp_path: Path, host: Path) -> None:
+    other = host.with_name("vmlinuz-patched")
+    other.write_bytes(bzimage()[:-1] + b"!")
+    link = host.with_name("vmlinuz-default")
+    link.symlink_to(host)
+    first = boot_files.prepare(tmp_path / "cache", str(link), ignore)
+    assert boot_files.prepare(tmp_path / "cache", str(link), ignore) == first
+    link.unlink()
+    link.symlink_to(other)
+    assert boot_files.prepare(tmp_path / "cache", str(link), ignore).digest != first.digest
 
 
 @pytest.mark.parametrize("stamp", [b"", b"{", b"[]", b"{}", b'{"initramfs": 3, "sources": 4}', b"\xff"])

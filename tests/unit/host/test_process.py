@@ -193,6 +193,46 @@ time.sleep(1000)
     wait_until_gone(pid)
 
 
+@pytest.fixture
+def no_launcher_is_known() -> Iterator[None]:
+    """Whether there is a launcher is looked up anew, in the test and after it."""
+    process._launcher.cache_clear()
+    yield
+    process._launcher.cache_clear()
+
+
+@pytest.mark.usefixtures("no_launcher_is_known")
+def test_a_setpriv_without_pdeathsig_is_no_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As busybox's: with it no program would start at all."""
+    setpriv = tmp_path / "setpriv"
+    setpriv.write_text('#!/bin/sh\necho "setpriv: unrecognized option: pdeathsig" >&2\nexit 1\n')
+    setpriv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    child = ChildProcess(["/bin/sh", "-c", "exit 7"], ())
+    assert child.wait(60) == 7
+    child.kill()
+    problem = process.launcher_problem()
+    assert "unrecognized option: pdeathsig" in problem
+    assert "machines go on running if pytest is killed" in problem
+    assert "install the package util-linux" in problem
+
+
+@pytest.mark.usefixtures("no_launcher_is_known")
+def test_without_a_setpriv_programs_start_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    child = ChildProcess(["/bin/sh", "-c", "exit 7"], ())
+    assert child.wait(60) == 7
+    child.kill()
+    assert "install the package util-linux" in process.launcher_problem()
+
+
+@pytest.mark.skipif(not process._launcher(), reason="the host has no setpriv")
+def test_with_a_launcher_there_is_no_problem() -> None:
+    assert process.launcher_problem() == ""
+
+
 def test_a_program_that_is_missing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_launcher", lambda: ())
     before = set(os.listdir("/proc/self/fd"))

@@ -21,25 +21,25 @@ from tests.plugin.fakes import FakeEngine, Script
 from tests.unit.snapshot_samples import HARDWARE, VIEW
 
 
-def facts(monkeypatch: pytest.MonkeyPatch, tsc_khz: int) -> dict[str, Any]:
+def key_fields(monkeypatch: pytest.MonkeyPatch, tsc_khz: int) -> dict[str, Any]:
     monkeypatch.setattr(kernel_parameters, "tsc_khz", lambda: tsc_khz)
     files = boot_files.BootFiles(Path("/vmlinuz"), Path("/initramfs"), "6.1", "digest")
     engine = SimpleNamespace(identity=lambda hardware: {"memory": hardware.memory})
     made = SimpleNamespace(hardware=lambda memory: HARDWARE, engine=engine, boot_files=files, view=VIEW)
-    return MachineFactory.facts(cast(MachineFactory, made), HARDWARE.memory)
+    return MachineFactory.base_key_fields(cast(MachineFactory, made), HARDWARE.memory)
 
 
 def test_a_measured_frequency_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert key_of(facts(monkeypatch, 2_596_120)) == key_of(facts(monkeypatch, 2_596_121))
-    assert "tsc_early_khz" not in str(facts(monkeypatch, 2_596_120))
-    assert "rdinit=/init" in str(facts(monkeypatch, 2_596_120))
+    assert key_of(key_fields(monkeypatch, 2_596_120)) == key_of(key_fields(monkeypatch, 2_596_121))
+    assert "tsc_early_khz" not in str(key_fields(monkeypatch, 2_596_120))
+    assert "rdinit=/init" in str(key_fields(monkeypatch, 2_596_120))
 
 
 def test_how_python_starts_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = facts(monkeypatch, 0)
+    before = key_fields(monkeypatch, 0)
     assert SUPERVISOR in str(before)
     monkeypatch.setenv("PYTHONHASHSEED", "123456")
-    assert key_of(facts(monkeypatch, 0)) != key_of(before)
+    assert key_of(key_fields(monkeypatch, 0)) != key_of(before)
 
 
 def test_nothing_is_left_where_the_view_cannot_be_made(

@@ -15,11 +15,11 @@ from pytest_smol.engines.qemu.engine import QemuEngine
 from pytest_smol.engines.qemu.program import Emulator
 from pytest_smol.host import processor
 from pytest_smol.snapshots import key
-from pytest_smol.snapshots.key import key_of, machine_facts
+from pytest_smol.snapshots.key import base_key_fields, key_of
 from pytest_smol.snapshots.snapshot import seal
 from tests.unit.snapshot_samples import HARDWARE, VIEW, Builder
 
-#: The boot of a machine, as machine_facts takes it.
+#: The boot of a machine, as base_key_fields takes it.
 BOOT = ("digest", "quiet", ["python"])
 
 EMULATOR = Emulator("/qemu", (10, 0, 0), "identity")
@@ -28,12 +28,12 @@ KVM = QemuEngine(QemuConfig(EMULATOR, Accelerator("kvm", "host", "")), Level(0))
 
 
 def test_a_key_depends_on_every_fact_and_not_on_their_order() -> None:
-    facts = {"memory": 256, "emulator": ["/q", "10"]}
-    assert key_of(facts) == key_of(dict(reversed(facts.items())))
-    others = [{**facts, "memory": 257}, {**facts, "emulator": ["/q", "11"]}, {**facts, "more": None}, {}]
-    assert len({key_of(each) for each in [facts, *others]}) == 5
-    assert set(key_of(facts)) <= set("0123456789abcdef")
-    assert len(key_of(facts)) == 32
+    fields = {"memory": 256, "emulator": ["/q", "10"]}
+    assert key_of(fields) == key_of(dict(reversed(fields.items())))
+    others = [{**fields, "memory": 257}, {**fields, "emulator": ["/q", "11"]}, {**fields, "more": None}, {}]
+    assert len({key_of(each) for each in [fields, *others]}) == 5
+    assert set(key_of(fields)) <= set("0123456789abcdef")
+    assert len(key_of(fields)) == 32
 
 
 def test_a_key_depends_on_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_a_sealed_snapshot_cannot_be_written_to(tmp_path: Path) -> None:
 
 def key_on(engine: QemuEngine, host: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(processor, "identity", lambda: host)
-    return key_of(machine_facts(engine.identity(HARDWARE), BOOT, VIEW))
+    return key_of(base_key_fields(engine.identity(HARDWARE), BOOT, VIEW))
 
 
 HOST = {"processors": [{"model": "143", "flags": "fpu"}], "kernel": ["6.1.0", "#1"]}
@@ -77,12 +77,12 @@ def test_an_emulated_processor_does_not_depend_on_the_host(
 
 
 def test_every_fact_of_a_machine_counts() -> None:
-    facts = machine_facts(TCG.identity(HARDWARE), BOOT, VIEW)
+    fields = base_key_fields(TCG.identity(HARDWARE), BOOT, VIEW)
     changed = [
-        machine_facts(TCG.identity(replace(HARDWARE, memory=2)), BOOT, VIEW),
-        machine_facts(TCG.identity(replace(HARDWARE, cpus=2)), BOOT, VIEW),
-        machine_facts(TCG.identity(HARDWARE), ("other", "quiet", ["python"]), VIEW),
-        machine_facts(TCG.identity(HARDWARE), ("digest", "loud", ["python"]), VIEW),
-        machine_facts(TCG.identity(HARDWARE), ("digest", "quiet", ["PYTHONHASHSEED=1", "python"]), VIEW),
+        base_key_fields(TCG.identity(replace(HARDWARE, memory=2)), BOOT, VIEW),
+        base_key_fields(TCG.identity(replace(HARDWARE, cpus=2)), BOOT, VIEW),
+        base_key_fields(TCG.identity(HARDWARE), ("other", "quiet", ["python"]), VIEW),
+        base_key_fields(TCG.identity(HARDWARE), ("digest", "loud", ["python"]), VIEW),
+        base_key_fields(TCG.identity(HARDWARE), ("digest", "quiet", ["PYTHONHASHSEED=1", "python"]), VIEW),
     ]
-    assert len({key_of(each) for each in [facts, *changed]}) == 6
+    assert len({key_of(each) for each in [fields, *changed]}) == 6

@@ -198,7 +198,7 @@ RING_MESSAGES = {
 def test_rings_that_are_not_there_and_payloads_cut_short_are_refused(
     type: MessageType, payload: bytes
 ) -> None:
-    with pytest.raises(ProtocolError, match="QEMU named ring"):
+    with pytest.raises(ProtocolError, match="the virtual machine named ring"):
         receive(vu.Backend(), type, payload)
     for wrong in (payload[:-1], payload + b"\0", b""):
         with pytest.raises(ProtocolError, match="bytes, not"):
