@@ -527,6 +527,8 @@ def test_what_was_typed_before_the_question_is_no_answer(
 ) -> None:
     monkeypatch.setattr("pytest_smol.machine.terminal_permission.ANSWER_TIME", 0.5)
     user.type(b"\r\r\r")
+    # The kernel hands over what is typed in a thread of its own, and echoes what has arrived.
+    assert user.sees(6) == b"\r\n" * 3
     with pytest.raises(TerminalRefused):
         talk(terminal, machine, lambda it: None)
 
