@@ -15,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -32,6 +33,12 @@ __all__ = ["Interpreter", "base_view", "hiding", "project_view"]
 
 PACKAGE = Path(__file__).parents[1]
 RECIPE = PACKAGE / "images" / "host.json"
+
+#: The modules of pytest and of what it requires: the guest imports them before it is told its import path.
+_NEEDED = (
+    *("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"),
+    *("exceptiongroup", "tomli", "typing_extensions"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,29 @@ class Interpreter:
             *(sysconfig.get_path(name, vars=_base_variables()) for name in ("stdlib", "platstdlib")),
             *site.getsitepackages(),
             *([site.getusersitepackages()] if site.ENABLE_USER_SITE else []),
+            *_pythonpath_directories(),
             sys.executable,
             os.path.realpath(sys.executable),
         ]
         version = ".".join(map(str, sys.version_info[:3]))
         return cls(sys.executable, tuple(dict.fromkeys(path for path in prefixes if path)), version)
+
+
+def _pythonpath_directories() -> list[str]:
+    """Those directories on ``$PYTHONPATH`` that hold pytest or a package that it needs.
+
+    A guest is told its import path after the base snapshot was made, for which it needs these. Other
+    directories on ``$PYTHONPATH`` may be the project's own, which no base snapshot depends on.
+    """
+    if sys.flags.ignore_environment:
+        return []
+    entries = map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    return [entry for entry in entries if any(_has_module(entry, name) for name in _NEEDED)]
+
+
+def _has_module(directory: str, name: str) -> bool:
+    spec = PathFinder.find_spec(name, [directory])
+    return spec is not None and spec.has_location  # which a directory without an __init__.py has not
 
 
 def _base_variables() -> dict[str, str]:

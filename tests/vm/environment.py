@@ -1,4 +1,4 @@
-"""Virtual environments of a test's own, in which everything may be touched."""
+"""Virtual environments of a test's own, in which everything may be touched, and copies of packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest_smol
 
-__all__ = ["make_environment"]
+__all__ = ["copy_packages", "make_bare_environment", "make_environment"]
 
 #: What running the plugin takes; exceptiongroup, tomli and typing-extensions only with older Pythons.
 DISTRIBUTIONS = (
@@ -34,17 +34,26 @@ def _copy(name: str, site_packages: Path) -> None:
             shutil.copy2(source, target)
 
 
-def make_environment(directory: Path, python: str) -> Path:
-    """A virtual environment of the interpreter ``python`` with a copy of pytest-smol; gives its Python."""
-    subprocess.run([python, "-m", "venv", "--without-pip", directory], check=True)
-    made = directory / "bin" / "python"
-    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    done = subprocess.run([made, "-c", code], capture_output=True, text=True, check=True)
-    site_packages = Path(done.stdout.strip())
+def copy_packages(directory: Path) -> None:
+    """Copy pytest-smol and all that running it takes into ``directory``, as an installer would."""
     for name in DISTRIBUTIONS:
-        _copy(name, site_packages)
+        _copy(name, directory)
     package = Path(pytest_smol.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__")
     # An editable install has no files of the package itself, and links to what the guest runs.
-    shutil.copytree(package, site_packages / "pytest_smol", ignore=ignored, dirs_exist_ok=True)
+    shutil.copytree(package, directory / "pytest_smol", ignore=ignored, dirs_exist_ok=True)
+
+
+def make_bare_environment(directory: Path, python: str) -> Path:
+    """A virtual environment of the interpreter ``python`` without any package; gives its Python."""
+    subprocess.run([python, "-m", "venv", "--without-pip", directory], check=True)
+    return directory / "bin" / "python"
+
+
+def make_environment(directory: Path, python: str) -> Path:
+    """A virtual environment of the interpreter ``python`` with a copy of pytest-smol; gives its Python."""
+    made = make_bare_environment(directory, python)
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    done = subprocess.run([made, "-c", code], capture_output=True, text=True, check=True)
+    copy_packages(Path(done.stdout.strip()))
     return made

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pytest_smol.guest_os.accounts import User, group_file, passwd_file
 from pytest_smol.guest_os.host_paths import MAXSYMLINKS, empty_directory, reach, why_not
 from pytest_smol.guest_os.host_view import Interpreter, base_view, parse_direct_url, project_view
 from pytest_smol.virtiofs.view import Content, Directory, HostPath, Link, View
+from tests.vm.environment import copy_packages, make_bare_environment
 
 
 def resolve(view: View, path: str, hops: int = 0) -> str:
@@ -227,6 +229,28 @@ def test_this_interpreter_and_its_packages_are_visible_at_their_own_paths(base: 
     wanted = [sys.executable, os.__file__, pytest.__file__, host_view.__file__]
     for path in wanted:
         assert resolve(base, path) == os.path.realpath(path)
+
+
+def test_packages_that_are_only_on_pythonpath_are_among_the_interpreters_paths(tmp_path: Path) -> None:
+    """As build systems such as Bazel have them: the guest needs pytest before it is told its import path."""
+    libraries = tmp_path / "libraries"
+    copy_packages(libraries / "pytest")
+    (libraries / "pytest/pygments").rename(tmp_path / "pygments")
+    (libraries / "other").mkdir()
+    (tmp_path / "pygments").rename(libraries / "other/pygments")
+    (libraries / "unused").mkdir()
+    python = make_bare_environment(tmp_path / "environment", sys.executable)
+    source = (
+        "import json; from pytest_smol.guest_os.host_view import Interpreter;"
+        " print(json.dumps(Interpreter.current().prefixes))"
+    )
+    path = os.pathsep.join(str(libraries / name) for name in ("pytest", "other", "unused"))
+    done = subprocess.run(
+        [python, "-c", source], env={"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    prefixes = json.loads(done.stdout)
+    assert {str(libraries / "pytest"), str(libraries / "other")} <= set(prefixes)
+    assert str(libraries / "unused") not in prefixes
 
 
 def test_the_guests_own_files_are_visible(base: View) -> None:
