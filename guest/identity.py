@@ -159,7 +159,7 @@ def set_user(uid: int, gid: int, groups: list[int]) -> None:
 
 
 class as_root:
-    """A context manager: root's rights within it; at its end they are given up for good."""
+    """A context manager: root's rights within it; at its end they are dropped irrevocably."""
 
     def __enter__(self) -> None:
         self._uid, self._gid = os.getuid(), os.getgid()

@@ -32,20 +32,20 @@ from pytest_smol.guest.terminal.streams import mark_output
 from pytest_smol.guest.warmup import warm_up
 
 
-def begin_session(order: dict[str, Any]) -> None:
-    """Take the directory, environment, import path and user from ``order``, a ``session`` message."""
-    become_distinct(order["fresh"])
-    if order["seed"] is not None:
-        seed_generators(order["seed"])
-    if order["drop_caches"]:
+def begin_session(message: dict[str, Any]) -> None:
+    """Take the directory, environment, import path and user from ``message``, a ``session`` message."""
+    become_distinct(message["fresh"])
+    if message["seed"] is not None:
+        seed_generators(message["seed"])
+    if message["drop_caches"]:
         drop_caches()
-    os.environ.update(order["env"])
-    sys.argv[:] = order["argv"]
-    os.umask(order["umask"])
-    sys.path[:] = order["sys_path"]
+    os.environ.update(message["env"])
+    sys.argv[:] = message["argv"]
+    os.umask(message["umask"])
+    sys.path[:] = message["sys_path"]
     importlib.invalidate_caches()
-    set_user(order["uid"], order["gid"], order["groups"])
-    os.chdir(order["cwd"])
+    set_user(message["uid"], message["gid"], message["groups"])
+    os.chdir(message["cwd"])
 
 
 def main(control: int, pumps: socket.socket) -> None:
@@ -59,21 +59,21 @@ def main(control: int, pumps: socket.socket) -> None:
     warm_up()
     settle_memory()
     port.send("ready", python=platform.python_version())
-    order = port.receive()
-    begin_session(order)
+    message = port.receive()
+    begin_session(message)
     sys.stdin = standard_input(port)
     terminal = Terminal(port, pumps)
     open_before_debuggers(terminal)
-    port.largest_report = order["output_limit"] // 2  # a report repeats the output of earlier ones
-    files = order["files"]
+    port.largest_report = message["output_limit"] // 2  # a report repeats the output of earlier ones
+    files = message["files"]
     artifacts = ArtifactSender(port.send, Layer.of(files["rootdir"]) if files else None, files)
-    mark_output(port, order["uncaptured"])
-    reporter = ReporterPlugin(port, order["screen"])
-    guest = GuestPlugin(port, reporter, order["plugins"], artifacts.end, order["seed"])
-    options = HostOptions(order["options"])
-    distribution = NoDistribution(order["dist"])
+    mark_output(port, message["uncaptured"])
+    reporter = ReporterPlugin(port, message["screen"])
+    guest = GuestPlugin(port, reporter, message["plugins"], artifacts.end, message["seed"])
+    options = HostOptions(message["options"])
+    distribution = NoDistribution(message["dist"])
     plugins = [guest, reporter, artifacts, options, distribution, Debugging(port, terminal)]
-    status = pytest.main(order["args"], plugins=plugins)
+    status = pytest.main(message["args"], plugins=plugins)
     sys.stdout.flush()
     sys.stderr.flush()
     port.send("exit", status=int(status))

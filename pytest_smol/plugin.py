@@ -1,4 +1,4 @@
-"""pytest hooks, nothing else. What they need is imported when it is asked for."""
+"""pytest's hooks, and nothing else. Other modules are imported where a hook needs them, not at import."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SYS_PATH = pytest.StashKey[tuple[str, ...]]()
 _BOUNDARY = pytest.StashKey["Boundary"]()
 
-#: The same as in pytest_smol.guest_os.interpreter and kernel_parameters, which are not imported for them.
+#: As in pytest_smol.guest_os.interpreter and kernel_parameters, which runs without machines do not import.
 _GUEST_VARIABLE = "SMOL_GUEST"
 _GUEST_RUNNER = "pytest_smol.guest.runner"
 _GUEST_PARAMETER = "smol.guest"
@@ -35,8 +35,8 @@ _GUEST_PARAMETER = "smol.guest"
 def _in_guest() -> bool:
     """Whether this is a guest, or a pytest that a test started in one.
 
-    The variable alone proves nothing: with it set on a host, pytest would have
-    tests run there that were asked to run in a VM.
+    The variable alone is not enough: if it is set on a host, tests that are to run
+    in a VM would run on that host.
     """
     if _GUEST_VARIABLE not in os.environ:
         return False
@@ -66,9 +66,12 @@ def pytest_load_initial_conftests(
 
 
 def _draw_boundary(config: pytest.Config, parser: pytest.Parser) -> Boundary:
-    """Keep the project off the host from here on. Raises :class:`SmolError` for settings it may not have."""
+    """From here on run no code of the project on the host.
+
+    Raises :class:`SmolError` for settings that a project may not choose.
+    """
     path = list(sys.path)
-    # What is imported for that must not be the project's either, which pytest has put first.
+    # pytest has put directories of the project first; nothing may be imported from there.
     sys.path[:] = [entry for entry in path if _is_installed(entry)]
     try:
         from pytest_smol.trust.boundary import Boundary
@@ -83,7 +86,7 @@ def _is_installed(entry: str) -> bool:
 
 
 def _register(config: pytest.Config, plugin: object, name: str) -> None:
-    """Register a plugin that this one cannot do without. Raises UsageError where ``-p no:NAME`` blocks it."""
+    """Register a part of this plugin that a run needs. Raises UsageError where ``-p no:NAME`` blocks it."""
     if config.pluginmanager.register(plugin, name) is None:
         raise pytest.UsageError(
             f"-p no:{name} would turn off a part of pytest-smol, and run tests on the host",
@@ -124,7 +127,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
-    """With --smol the guest shows fixtures: it has to collect for that."""
+    """With --smol let the guest show fixtures, as it is the guest that collects."""
     if config.option.smol and _shows_fixtures(config) and not _in_guest():
         config.option.tx = []  # one guest is enough for that
         return wrap_session(config, lambda config, session: None)
@@ -155,7 +158,7 @@ class HostPlugin:
             self._open()
 
     def _open(self, items: Sequence[pytest.Item] = ()) -> None:
-        """Start what this run, or these ``items``, need; the run ends where the host cannot."""
+        """Start the guests that ``items`` need, by default one that collects; end the run if that fails."""
         from pytest_smol.host.signals import graceful_end
         from pytest_smol.session.guarded_hooks import GuardedHooks
         from pytest_smol.session.guests.collected import SessionEnded
@@ -176,7 +179,7 @@ class HostPlugin:
             self._end(ended)
 
     def _end(self, ended: SessionEnded) -> None:
-        """End as the guest's pytest did: where it was in collection, in collection."""
+        """End the run as the guest's pytest ended, in collection if that is where it ended."""
         if self._settings.everything and self._role.ends_in_collection(ended):
             self._ended = ended
             return
@@ -195,7 +198,7 @@ class HostPlugin:
         return self._settings.everything or item.get_closest_marker("smol") is not None
 
     def _prepare(self) -> None:
-        """Make ready for a run with these settings. Raises :class:`SmolError`."""
+        """Prepare a run with these settings, and show what the role says of it. Raises :class:`SmolError`."""
         said = self._role.prepare(self._settings)
         if said:
             self._progress(said)
@@ -219,7 +222,7 @@ class HostPlugin:
         return (self._session is not None and self._session.owns(item)) or None
 
     def pytest_report_header(self) -> list[str]:
-        """The line about machines, and what the guest's own plugins have for the header."""
+        """The line about machines, and header lines of plugins that only the guest has."""
         boundary = self._config.stash.get(_BOUNDARY, None)
         lines = [text for text in [boundary.describe() if boundary is not None else ""] if text]
         if self._session is not None:
@@ -273,14 +276,14 @@ class HostPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
-        """Show what was held back for the header; run nothing in a run that is over."""
+        """Show guest output that was held back until after the header; run no test if the run is over."""
         if self._session is not None:  # where workers collect, this is when the header was shown
             self._session.screen.release()
         return self._role.over or None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Run a test in its machine, and pass on its reports."""
+        """Run a test in its machine, and give its reports to pytest."""
         if self._session is None:
             return None
         if not self._session.owns(item):
@@ -297,7 +300,7 @@ class HostPlugin:
         return True
 
     def _run_on_host(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        """Let fixtures of the host live until the next test that runs there."""
+        """Run a test on the host; what it shares with the next such test is not torn down in between."""
         assert self._session is not None
         following = self._session.next_on_host(nextitem)
         if following is nextitem:
@@ -307,7 +310,7 @@ class HostPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
-        """Change ``report`` as this hook did in the guest, and give what it gave there."""
+        """Change ``report`` as this hook did in the guest, and return what it returned there."""
         if hasattr(report, "smol_status"):
             report.outcome, report.longrepr = report.smol_status
         return getattr(report, "smol_teststatus", None)
@@ -316,7 +319,7 @@ class HostPlugin:
 
     @pytest.hookimpl(wrapper=True, trylast=True)  # within pytest-xdist's, which sends off what a worker has
     def pytest_sessionfinish(self) -> Generator[None, None, None]:
-        """Let plugins end the run with what they gathered in guests."""
+        """Give plugins the data from guests before their own pytest_sessionfinish."""
         if self._session is None:
             return (yield)
         self._session.artifacts.finish()

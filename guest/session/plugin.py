@@ -115,27 +115,27 @@ class GuestPlugin:
         """Send what was collected, wait for what to run, and run it."""
         self._own_status = self._own.hook("pytest_report_teststatus")
         self._send_collection(session)
-        order = self._next_order()
-        session.testsfailed = order["failed"]
-        if order["type"] == "close":
+        message = self._next_request()
+        session.testsfailed = message["failed"]
+        if message["type"] == "close":
             self._close(session)
         else:
-            self._run(session, order["steps"])
+            self._run(session, message["steps"])
         return True
 
-    def _next_order(self) -> dict[str, Any]:
-        """What to do, after all that comes before it."""
+    def _next_request(self) -> dict[str, Any]:
+        """The next ``close`` or ``run`` message; messages that come before it are handled here."""
         while True:
-            order: dict[str, Any] = self._port.receive()
-            if order["type"] == "identity":
+            message: dict[str, Any] = self._port.receive()
+            if message["type"] == "identity":
                 with as_root():
-                    become_distinct(order["fresh"])
+                    become_distinct(message["fresh"])
                 self._port.send("fresh")
-            elif order["type"] == "worker":
-                become_worker(self._config, order["input"], order["env"])
-                self._terminal.resemble(self._config, order["screen"])
+            elif message["type"] == "worker":
+                become_worker(self._config, message["input"], message["env"])
+                self._terminal.resemble(self._config, message["screen"])
             else:
-                return order
+                return message
 
     def _close(self, session: pytest.Session) -> None:
         closing = Closing(self._port, session, self._own, self._terminal.reporter)

@@ -41,7 +41,7 @@ class HostScreen(io.TextIOBase):
 
 
 class MuteReporter:
-    """The terminal reporter without its hooks: the host reports, but who wants to write there can."""
+    """The terminal reporter without its hooks: the host reports, but plugins can write to the terminal."""
 
     def __init__(self, reporter: Any) -> None:
         self._reporter = reporter
@@ -56,14 +56,14 @@ class ReporterPlugin:
     def __init__(self, port: Any, screen: dict[str, Any]) -> None:
         self._port = port
         self._screen = screen
-        #: The user's own word on colours, where it was overridden.
+        #: The user's ``--color``, where it was overridden.
         self._chosen: str | None = None
         #: The reporter that writes to the host's terminal, None with ``-p no:terminal``.
         self.reporter: Any = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
-        """Decide on colours before anything asks: the guest sees no terminal that could tell."""
+        """Set colours as on the host's terminal before any plugin reads them: the guest has no terminal."""
         if self._screen.get("markup"):
             self._chosen, config.option.color = config.option.color, "yes"
 

@@ -44,12 +44,14 @@ class Closing:
     def serve(self) -> None:
         """Do what the host asks for, until it takes the machine away."""
         while True:
-            order = self._port.receive()
-            if order["type"] == "replay":
-                self._failure = self._failure or failure_of(self._replay, order["reports"], order["warnings"])
+            message = self._port.receive()
+            if message["type"] == "replay":
+                self._failure = self._failure or failure_of(
+                    self._replay, message["reports"], message["warnings"]
+                )
                 self._port.send("replayed")
             else:
-                self._run_phase(order["name"], order["exitstatus"])
+                self._run_phase(message["name"], message["exitstatus"])
 
     def _run_phase(self, name: str, exitstatus: int) -> None:
         self._session.exitstatus = _exit_code(exitstatus)

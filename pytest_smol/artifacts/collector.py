@@ -67,7 +67,7 @@ class ArtifactCollector:
         self._visible = VisibleFiles.of_run(settings, root, config.invocation_params.dir)
         self._bridges = bridges_in_use(config, self._visible)
         self._patterns = own + [pattern for each in self._bridges.values() for pattern in each.patterns]
-        self._asked = [re.compile(pattern) for pattern in own]
+        self._user_patterns = [re.compile(pattern) for pattern in own]
         self._allowed = [re.compile(pattern) for pattern in self._patterns]
         self._files = ProjectFiles(root)
         self._full = False
@@ -111,7 +111,7 @@ class ArtifactCollector:
             raise Rejected("on the host it is a file that no guest may see")
         if self._full:
             raise Rejected("there is no space left on the host")
-        if not any(pattern.fullmatch(name) for pattern in self._asked) and (
+        if not any(pattern.fullmatch(name) for pattern in self._user_patterns) and (
             reason := self._refusal(name, data)
         ):
             raise Rejected(reason)

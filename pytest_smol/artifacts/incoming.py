@@ -115,8 +115,8 @@ class IncomingArtifacts:
     def _take_state(self, message: Message) -> None:
         self._collector.take_state(message["plugin"], message["data"])
 
-    def dress(self, report: pytest.TestReport) -> pytest.TestReport:
-        """``report`` with what has come since the last one, and a warning of what should have and did not."""
+    def add_to_report(self, report: pytest.TestReport) -> pytest.TestReport:
+        """``report`` with the written paths that came since the last one, and with what was not sent."""
         lines = [self._collector.clean(line) for line in self._written]
         lines += [f"... and {self._more_written} more"] if self._more_written else []
         if kept := self._collector.told.some(lines):

@@ -1,4 +1,4 @@
-"""What machines say on their consoles, kept as files for who wants to read it (``--smol-keep-console``)."""
+"""Files with what machines' kernels write to their consoles (``--smol-keep-console``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["MOST_KEPT", "ConsoleFile", "Consoles"]
 #: The most of one console that is kept, in bytes.
 MOST_KEPT = 16 << 20
 
-#: The longest name of a file that is made of a test's, in characters; leaves room for a number.
+#: The longest file name that is made from a title, in characters; leaves room for a number and a suffix.
 _LONGEST_NAME = 200
 
 _END_MARK = f"\n[pytest-smol keeps no more than {MOST_KEPT} bytes of a console]\n".encode()
@@ -23,10 +23,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Consoles:
-    """The console files of one run, in ``directory``; with None as directory there are none.
+    """The console files of one run, in ``directory``; none are kept where that is None.
 
-    ``worker`` is the name of the pytest-xdist worker that runs here, if one
-    does: each has files of its own. Raises :class:`SettingError` where the
+    ``worker`` is the name of this pytest-xdist worker, empty in any other process;
+    it begins the names of the worker's files. Raises :class:`SettingError` where the
     directory cannot be made.
     """
 
@@ -41,9 +41,9 @@ class Consoles:
                 raise _unwritable(directory, error) from error
 
     def open(self, title: str) -> ConsoleFile | None:
-        """A file for the console of a machine that is there for ``title``, such as a test's node id.
+        """A new file for the console of one machine, named after ``title``, such as a test's node id.
 
-        None where consoles are not kept. Raises :class:`SettingError`.
+        None where consoles are not kept. Raises :class:`SettingError` where it cannot be written.
         """
         if self._directory is None:
             return None
@@ -54,7 +54,7 @@ class Consoles:
             raise _unwritable(path, error) from error
 
     def _unused(self, name: str) -> str:
-        """``name``, with a number where this run has used it."""
+        """``name``, with a number at its end if this run has used it before."""
         number, unused = 1, name
         while unused in self._names:
             number += 1
@@ -64,7 +64,7 @@ class Consoles:
 
 
 def safe_name(title: str) -> str:
-    """``title`` as a file's name: ASCII letters, digits, ``_``, ``.`` and ``-``, with none of these first."""
+    """A file name for ``title``: ASCII letters, digits, ``_``, ``.`` and ``-``, the first no punctuation."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", title).strip("-_.")[:_LONGEST_NAME] or "machine"
 
 
@@ -76,9 +76,9 @@ def _unwritable(path: Path, error: OSError) -> SettingError:
 
 
 class ConsoleFile:
-    """Takes what a console shows, and writes it at once: whatever ends this process, nothing is lost.
+    """Writes what a console shows to the file descriptor ``fd``, without a buffer.
 
-    A context manager. What cannot be written, as a disk is full, is left out.
+    A context manager, which closes ``fd``. What cannot be written, for instance to a full disk, is dropped.
     """
 
     def __init__(self, fd: int) -> None:
@@ -86,7 +86,7 @@ class ConsoleFile:
         self._left = MOST_KEPT
 
     def write(self, data: bytes) -> None:
-        """Write ``data`` as it is, up to the limit and then that this was reached."""
+        """Write ``data``; at the limit of MOST_KEPT bytes write a line that says so, and nothing more."""
         if self._left <= 0:
             return
         kept = data[: self._left]

@@ -1,7 +1,7 @@
 """What a guest may send to the user's terminal, and the key that always takes the terminal back.
 
-A terminal obeys more than text and cursor movements. Control strings (ECMA-48, 5.6: OSC, DCS, APC, PM and
-SOS) set its title, write the clipboard (OSC 52) or make it answer as if the user had typed. Some window
+A terminal interprets more than text and cursor movements. Control strings (ECMA-48, 5.6: OSC, DCS, APC, PM
+and SOS) set its title, write the clipboard (OSC 52) or make it answer as if the user had typed. Some window
 operations (CSI ... t) make it report text that the guest has set, and CSI ... i prints. Debuggers, shells and
 full-screen editors need none of them, so they are dropped. Pure: no I/O.
 """

@@ -1,15 +1,15 @@
-"""Which machines there is room for, among all runs of the user on this host and all workers of each.
+"""Limits how many machines run at once by memory, over all runs of the user on this host and their workers.
 
-A guest touches its memory late, so what is available says little of how many machines fit: each has a claim
-to all that it may come to use. Below the user's cache directory::
+A guest uses its memory gradually, so the memory that is available now does not tell how many machines fit.
+Each machine therefore has a claim: the most memory that it may use. Below the user's cache directory::
 
     machines/<domain>.lock            held while claims are counted and made
     machines/<domain>.budget          the bytes that were available when there was no claim
-    machines/<domain>/<bytes>-<name>  one claim; its file is locked as long as its run lives
-    machines/<domain>/0-<name>        a process that waits for room
+    machines/<domain>/<bytes>-<name>  one claim; its file is locked until its run ends
+    machines/<domain>/0-<name>        a process that waits for memory
 
-The kernel releases the locks of a process that dies. A domain is what has the memory: see
-:func:`~pytest_smol.host.resources.memory_domain`.
+The kernel releases the locks of a process that ends. A domain stands for the processes that share one
+limit of memory: see :func:`~pytest_smol.host.resources.memory_domain`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from pytest_smol.host.resources import available_memory, cores, memory_domain, n
 
 __all__ = ["Claim", "Ledger"]
 
-#: How long a fork waits for room, in seconds. Machines of other runs end, unless one is in a debugger.
+#: The longest wait for memory, in seconds. Machines of other runs end, unless one is in a debugger.
 PATIENCE = 600.0
 
-#: How often memory is looked at again while it is waited for, in seconds: nothing tells that others free it.
+#: The interval in which available memory is read again during a wait, in seconds: no event tells of it.
 _LOOK = 1.0
 
-#: A domain in which no machine was started for so long, in seconds, is of a boot or a container long gone.
+#: The files of a domain in which no machine was started for so long, in seconds, are removed.
 _FORGOTTEN = 7 * 86400.0
 
 _NAME = re.compile(r"(\d{1,15})-[0-9a-f]{16}")
 
-# inotify(7): an end of a process closes its files, so both kinds of end are seen.
+# inotify(7). A claim that is released is deleted; the files of a process that ends are closed.
 _IN_CLOSE_WRITE, _IN_DELETE = 0x8, 0x200
 
 _REMEDY = "free some memory, raise this container's limit or lower --smol-memory"
@@ -53,17 +53,17 @@ _REMEDY = "free some memory, raise this container's limit or lower --smol-memory
 
 @dataclass(frozen=True)
 class Claim:
-    """Memory that one machine may come to use; ``fd`` holds the lock of the file ``path``."""
+    """The memory that one machine may use; ``fd`` holds the lock of the claim's file ``path``."""
 
     path: Path
     fd: int
 
 
 class Ledger:
-    """The claims in ``directory``, and those of them that are this run's. For any thread.
+    """All claims in ``directory``, this run's among them. For any thread.
 
-    ``available`` gives bytes, ``processors`` the cores that may be used. A context
-    manager: leaving it gives up the run's claims. Methods raise :class:`DiskFull`
+    ``available`` returns the available memory in bytes, ``processors`` the number of cores that may be
+    used. A context manager: leaving it releases the run's claims. Methods raise :class:`DiskFull`
     where claims cannot be written.
     """
 
@@ -89,9 +89,9 @@ class Ledger:
         return cls(directory)
 
     def claim(self, memory: int, *, spare: bool = False) -> Claim | None:
-        """Room for a guest of ``memory`` MiB, or None where there is none, or others wait for it already.
+        """A claim for a guest of ``memory`` MiB; None if it does not fit, or another process waits.
 
-        ``spare`` is for a machine that nothing waits for: there are to be no more of these than cores.
+        With ``spare``, for a machine that no test needs yet, also None if there are more machines than cores.
         """
         with self._counted() as living:
             machines = _machines(living)
@@ -104,10 +104,11 @@ class Ledger:
         needed, available = needed_memory(memory), self._available()
         return available >= needed and sum(machines) + needed <= self._budget(machines, available)
 
-    def claim_beside(self, memory: int, machines: int) -> Claim:
-        """Room for one more machine of a run that keeps ``machines`` others, and so must not wait.
+    def claim_without_waiting(self, memory: int, machines: int) -> Claim:
+        """A claim for one more guest, of ``memory`` MiB, in a run that keeps ``machines`` others meanwhile.
 
-        Two such runs would wait for each other. Raises :class:`NotEnoughMemory`.
+        Two runs that waited while they keep machines could wait for each other for ever, so this raises
+        :class:`NotEnoughMemory` where too little memory is available.
         """
         needed, available = needed_memory(memory), self._available()
         if available < needed:
@@ -120,9 +121,9 @@ class Ledger:
             return self._write(needed)
 
     def wait(self, memory: int, patience: float = PATIENCE) -> Claim:
-        """Room for a guest of ``memory`` MiB, waited for as long as others have machines.
+        """A claim for a guest of ``memory`` MiB; waits while other processes have machines.
 
-        Raises :class:`NotEnoughMemory` where nobody has one, or after ``patience`` seconds.
+        Raises :class:`NotEnoughMemory` where no process has one, or after ``patience`` seconds.
         """
         end = time.monotonic() + patience
         with self._counted():
@@ -149,14 +150,14 @@ class Ledger:
         )
 
     def release(self, claim: Claim) -> None:
-        """Give up ``claim``; idempotent."""
+        """Release ``claim``; idempotent."""
         with suppress(KeyError):
             self._mine.remove(claim)
             claim.path.unlink(missing_ok=True)
             os.close(claim.fd)
 
     def close(self) -> None:
-        """Give up all claims of the run; idempotent."""
+        """Release all claims of the run; idempotent."""
         for claim in list(self._mine):
             self.release(claim)
 
@@ -172,7 +173,7 @@ class Ledger:
 
     @contextmanager
     def _counted(self) -> Iterator[list[int]]:
-        """The bytes of each living claim, while no other process makes one."""
+        """The bytes of each claim whose run has not ended; no other process makes a claim meanwhile."""
         with _written(self._directory):
             self._directory.mkdir(mode=0o700, exist_ok=True)
             lock = os.open(self._directory.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -207,15 +208,15 @@ class Ledger:
 
 
 def _machines(living: list[int]) -> list[int]:
-    """The claims of machines among all that are ``living``; a claim of no bytes is one that waits."""
+    """The claims of machines among all that are ``living``; a claim of 0 bytes is of a process that waits."""
     return [claimed for claimed in living if claimed]
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether the claim ``path`` is somebody's; if not, it is removed."""
+    """Whether the run that made the claim ``path`` still holds its lock; if not, the file is removed."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # it was given up just now
+    except OSError:  # it was released just now
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -233,13 +234,13 @@ def _written(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskFull(
-            f"what machines there are cannot be noted in {directory}: {error.strerror}",
+            f"the list of running machines cannot be written to {directory}: {error.strerror}",
             remedy="see that you can write there, or set XDG_CACHE_HOME to a directory of your own",
         ) from error
 
 
 def _forget(root: Path, mine: Path) -> None:
-    """Remove domains that are long gone."""
+    """Remove the files of domains in which no machine was started for _FORGOTTEN seconds."""
     oldest = time.time() - _FORGOTTEN
     with suppress(OSError):
         for directory in root.iterdir():
@@ -250,12 +251,12 @@ def _forget(root: Path, mine: Path) -> None:
 
 
 class _Changes:
-    """Tells when a claim in ``directory`` ends, where inotify(7) can be had. A context manager."""
+    """Waits for the end of a claim in ``directory``, by inotify(7) if it is available. A context manager."""
 
     def __init__(self, directory: Path) -> None:
         libc = ctypes.CDLL(None)
         self._poll = select.poll()
-        # Few of these are allowed to a user; without one, it is only looked at again now and then.
+        # A user may have few of these; without one, wait() only lets its time pass.
         self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd >= 0:
             self._poll.register(self._fd, select.POLLIN)

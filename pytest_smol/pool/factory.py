@@ -48,7 +48,7 @@ _BOOT_LIMIT = 300.0
 
 
 def fresh_identity() -> dict[str, Any]:
-    """What makes a machine differ from its siblings; the guest takes it on before any test code."""
+    """What one machine alone has, for the guest to take on before any test code: entropy, time and names."""
     return {
         "entropy": secrets.token_hex(64),
         "time_ns": time.time_ns(),
@@ -59,18 +59,18 @@ def fresh_identity() -> dict[str, Any]:
 
 
 class BootDeadline(Deadline):
-    """The time that a boot may take: as long as there is progress, and no longer than _BOOT_LIMIT."""
+    """The time that a boot may take: no _STALL seconds without progress, and _BOOT_LIMIT seconds in all."""
 
     def __init__(self) -> None:
         super().__init__(_BOOT_LIMIT)
         self._seen = -1
 
     def next(self) -> float:
-        """The time at which it is looked whether the boot goes on."""
+        """The time of the next check for progress, on time.monotonic()'s clock."""
         return min(time.monotonic() + _STALL, self.at)
 
     def missed(self, machine: Machine, error: MachineTimeout) -> None:
-        """Raises ``error`` where no line of the console and no file request came since the last look."""
+        """Raises ``error`` where no console output and no file request came since the last check."""
         progress = machine.console.total + machine.backend.requests.total()
         if progress == self._seen or time.monotonic() >= self.at:
             raise error
@@ -78,11 +78,11 @@ class BootDeadline(Deadline):
 
 
 class MachineFactory:
-    """Makes the machines of one run. A context manager: leaving it leaves no process and no file.
+    """Makes the machines of one run. A context manager: leaving it ends all processes and removes all files.
 
-    ``progress`` is told in a few words what takes long; the run's directory is
-    made in ``parent`` or, without one, where the settings say. To ``hidden`` the host paths
-    are added that guests asked for and that are hidden from them. Raises
+    ``progress`` is called with a line before each step that takes long. The run's directory is
+    made in ``parent`` or, if that is None, where the settings say. Host paths that guests looked up
+    and that are hidden from them are added to ``hidden``. Raises
     :class:`HostError` where the host cannot run machines.
     """
 
@@ -193,7 +193,7 @@ class MachineFactory:
         return machine
 
     def keep_console(self, machine: Machine, title: str) -> None:
-        """Keep what the console of ``machine``, which is there for ``title``, shows, if that is wanted."""
+        """Write the console of ``machine`` to a file named after ``title``, if the settings keep consoles."""
         machine.keep_console(self.consoles.open(title))
 
     def retire(self, machine: Machine) -> None:

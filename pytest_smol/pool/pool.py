@@ -1,4 +1,4 @@
-"""Forks that threads make ahead of need, while a test runs, and close when they are killed."""
+"""Forks, made by threads while another test runs, so that they are ready when a test needs one."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from pytest_smol.snapshots.snapshot import Snapshot
 
 __all__ = ["Pool", "forks_ahead"]
 
-#: The most forks that wait for a test; more would only wait longer.
+#: The most forks that are made before a test needs them.
 _MOST = 4
 
 #: How long a fork may take to take on its identity, in seconds; generous, for a busy host.
 _IDENTITY_LIMIT = 60.0
 
-#: What a fork may say while it takes on its identity.
+#: The messages that a fork may send while it takes on its identity.
 _IDENTITY_RULES = {"fresh": Rule(ends=True)}
 
 
 def forks_ahead(environ: Mapping[str, str]) -> int:
-    """How many forks to make ahead: one for each core, within reason, and none where there is one core.
+    """How many forks to make before tests need them: one for each core up to _MOST, none with one core.
 
-    To make one takes longer than a trivial test, so one less would leave a core idle now and then.
-
-    The workers of pytest-xdist share the cores: its PYTEST_XDIST_WORKER_COUNT says how many there are.
+    Making a fork takes longer than a trivial test, so with one fork less a core would be idle at times.
+    The workers of pytest-xdist share the cores; PYTEST_XDIST_WORKER_COUNT in ``environ`` is their number.
     """
     workers = max(1, int(environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     share = cores() // workers
@@ -41,16 +40,16 @@ def forks_ahead(environ: Mapping[str, str]) -> int:
 
 
 class Pool:
-    """The forks of one run; each is handed out once, and has a claim in the factory's ledger.
+    """The forks of one run; each is used once, and has a claim in the factory's ledger.
 
-    A context manager: close it before the factory.
+    Up to ``ahead`` of them are made before they are needed. Close it before the factory.
     """
 
     def __init__(self, factory: MachineFactory, ahead: int) -> None:
         self._factory = factory
         self._ledger = factory.ledger
         self._most = ahead
-        # One more than make machines, so that none has to wait until another was closed.
+        # One thread more than make machines: closing a machine then delays no fork.
         self._threads = ThreadPoolExecutor(ahead + 1, thread_name_prefix="smol-pool")
         self._ready: dict[Path, deque[Future[Machine]]] = defaultdict(deque)
         self._planned: dict[Path, int] = {}
@@ -64,7 +63,7 @@ class Pool:
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes, with an identity of its own.
 
-        Waits for room while it is other runs or workers that have it. Raises
+        Waits for memory while other runs or workers use it. Raises
         :class:`~pytest_smol.errors.SmolError`.
         """
         machine = self._next(snapshot)
@@ -75,7 +74,7 @@ class Pool:
     def _next(self, snapshot: Snapshot) -> Machine:
         ready = self._ready[snapshot.state]
         if ready:
-            # A fork that failed ahead of need may succeed now, with one machine less on the host.
+            # Where this one failed, another try may succeed, as there is one machine less on the host now.
             with suppress(SmolError):
                 return ready.popleft().result()
         return self._begin(snapshot, self._admit(snapshot.hardware.memory)).result()
@@ -86,7 +85,7 @@ class Pool:
             return claim
         self._make_room()
         if self._claims:
-            return self._ledger.claim_beside(memory, len(self._claims))
+            return self._ledger.claim_without_waiting(memory, len(self._claims))
         return self._ledger.wait(memory)
 
     def _make_room(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run's machines cost, and what was kept from them."""
+"""What a run's machines cost, and which hidden files they looked up: lines for the end of the run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _TEST_DIRECTORIES = frozenset(PUBLIC)
 
 
 def describe_hidden(paths: Collection[str], rootdir: str) -> str:
-    """One line on ``paths`` that were asked for and hidden: a test may have failed for the want of them.
+    """One line that names hidden files which guests looked up: a test may have failed without them.
 
-    ``paths`` are host paths, of which those in ``rootdir`` are shown from there.
+    ``paths`` are host paths; those in ``rootdir`` are shown relative to it.
     """
     names = sorted(path.removeprefix(f"{rootdir}/") for path in paths)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -41,7 +41,7 @@ class Usage:
         self._forks.append(self._alive[machine] - begin)
 
     def ended(self, machine: object) -> None:
-        """The life of ``machine`` is over; nothing for one that is no fork, or was over before."""
+        """Count the time of ``machine``, which has ended; nothing for one that is no fork. Idempotent."""
         now = time.monotonic()
         self._seconds += now - self._alive.pop(machine, now)
 

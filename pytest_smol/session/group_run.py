@@ -116,7 +116,7 @@ class GroupRun:
     def _take_report(self, message: Message) -> pytest.TestReport:
         self._require_turn(message)
         report = self._test.report(message["data"])
-        return report if self._incoming is None else self._incoming.dress(report)
+        return report if self._incoming is None else self._incoming.add_to_report(report)
 
     def _require_stop(self, message: Message) -> None:
         """Before its tests are over, only a guest that was stopped is done. Raises :class:`ProtocolError`."""

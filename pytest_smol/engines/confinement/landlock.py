@@ -121,7 +121,7 @@ def no_new_privileges() -> None:
 
 
 def restrict_thread(rules: Iterable[Rule], version: int) -> None:
-    """Confine the calling thread, for good, to ``rules``; ``version`` is what :func:`abi` said.
+    """Confine the calling thread to ``rules``, irrevocably; ``version`` is the result of :func:`abi`.
 
     Needs :func:`no_new_privileges` first. Whatever is open already stays usable. Raises OSError.
     """

@@ -54,7 +54,7 @@ def program() -> bytes:
 
 
 def forbid_calls() -> None:
-    """Have the calling thread refused those calls, for good. Needs no_new_privs. Raises OSError."""
+    """Refuse those calls to the calling thread, irrevocably. Needs no_new_privs. Raises OSError."""
     if ctypes.sizeof(ctypes.c_void_p) != 8:  # the first call would be the last
         raise OSError(errno.ENOSYS, "this Python is a 32-bit program")
     code = program()

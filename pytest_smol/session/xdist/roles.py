@@ -35,19 +35,20 @@ __all__ = ["Controller", "SingleProcess", "Worker", "role_of"]
 #: Our key in ``workerinput`` and ``workeroutput``.
 _KEY = "smol"
 
-#: What a worker has in ``workeroutput`` of paths that its machines asked for and did not get.
+#: The key in ``workeroutput`` of the hidden paths that a worker's machines looked up.
 _HIDDEN = "smol_hidden"
 
-#: What a worker knows of the terminal: readline, which pytest imports, sets it for processes that it starts.
+#: Variables with the size of the terminal: readline, which pytest imports, sets them for child processes.
 _SIZE = ("COLUMNS", "LINES")
 
 
 def role_of(
     config: pytest.Config, sys_path: tuple[str, ...], snapshot_dir: Path | None = None
 ) -> SingleProcess:
-    """What this process, which began with ``sys_path``, is. A controller has snapshots in ``snapshot_dir``.
+    """The role of this process. ``sys_path`` is ``sys.path`` at its start.
 
-    pytest-xdist has read its options when pytest is configured.
+    A controller keeps snapshots in ``snapshot_dir``. To be called in pytest_configure, when pytest-xdist
+    has read its options.
     """
     if hasattr(config, "workerinput"):
         return Worker(config)
@@ -59,7 +60,7 @@ def role_of(
 
 
 class SingleProcess:
-    """A run in one process. Also a plugin, which tells at the end what was hidden from tests."""
+    """A run in one process. Also a plugin, whose summary names the hidden files that tests looked up."""
 
     #: Whether tests are collected and run here.
     runs_tests = True
@@ -67,7 +68,7 @@ class SingleProcess:
     over = False
 
     def __init__(self) -> None:
-        #: Host paths that machines asked for and did not get.
+        #: Hidden host paths that machines looked up.
         self.hidden: set[str] = set()
 
     def process_context(self) -> ProcessContext:
@@ -77,11 +78,11 @@ class SingleProcess:
         return ProcessContext(hidden=self.hidden)
 
     def prepare(self, settings: Settings) -> str:
-        """Make ready for machines for every test; what the user is to know of it. Raises SmolError."""
+        """Prepare for machines for every test; returns a line for the user, or nothing. Raises SmolError."""
         return ""
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
-        """Whether what ``ended`` a guest is shown as a collection that ended."""
+        """Whether pytest reports what ``ended`` a guest's pytest as the end of collection."""
         return bool(ended.lines or ended.stop)
 
     def end_run(self, error: pytest.UsageError | Exit) -> None:
@@ -92,7 +93,7 @@ class SingleProcess:
         """Note that a test stops the run with ``stop``, which is raised next."""
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
-        """Tell which files were hidden from tests that asked for them."""
+        """Name the hidden files that tests looked up."""
         if not self.hidden:
             return
         from pytest_smol.pool.usage import describe_hidden
@@ -102,7 +103,7 @@ class SingleProcess:
 
 
 class Controller(SingleProcess):
-    """pytest-xdist's controller: it runs no test, but has what workers share. Also its plugin."""
+    """pytest-xdist's controller: it runs no test, and owns the directory that workers share. Also a plugin."""
 
     runs_tests = False
 
@@ -114,7 +115,7 @@ class Controller(SingleProcess):
         super().__init__()
         self._config = config
         self._snapshot_dir = snapshot_dir
-        #: What a worker's own process does not know of the run that the user started.
+        #: Fields of the request that only the controller knows: how the user started the run.
         self._request_fields = simple(invocation(config, sys_path))
         self._directory: RunDirectory | None = None
         self._memory: int | None = None
@@ -135,17 +136,17 @@ class Controller(SingleProcess):
         return ProcessContext(self._adapt_request, self._root(), sessions, hidden=self.hidden)
 
     def _adapt_request(self, request: SessionRequest) -> SessionRequest:
-        """Keep what workers have to tell their guests as well, so that all have the same snapshot."""
+        """Keep the fields that workers' requests must have as well, so that all use one snapshot."""
         request = replace(request, dist=_dist_told(self._config.option.dist == "loadgroup"))
         self._request_fields = request.common()
         return request
 
     def ends_in_collection(self, ended: SessionEnded) -> bool:
         """As :meth:`SingleProcess.ends_in_collection`."""
-        return _stopped_by_failures(ended)  # then it is for the workers to report
+        return _stopped_by_failures(ended)  # workers report any other end themselves
 
     def prepare(self, settings: Settings) -> str:
-        """Start no more workers than there is memory for. Raises :class:`NotEnoughMemory`."""
+        """Start no more workers than memory allows. Raises :class:`NotEnoughMemory`."""
         from pytest_smol.host.resources import needed_memory
 
         specs = self._config.option.tx
@@ -159,7 +160,7 @@ class Controller(SingleProcess):
         return f"{room} of {wanted} workers are started: memory is available for no more guests"
 
     def _available(self) -> int:
-        """Bytes that were available when this was asked first, before any worker was started."""
+        """Bytes that were available at the first call, which comes before any worker is started."""
         from pytest_smol.host.resources import available_memory
 
         if self._memory is None:
@@ -168,7 +169,7 @@ class Controller(SingleProcess):
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker that is about to start what it has to know."""
+        """Put into the ``workerinput`` of a worker that is about to start what it has to know."""
         from pytest_smol.reports.builder import has_colour
 
         local = bool(node.gateway.spec.popen and not node.gateway.spec.chdir)
@@ -182,7 +183,7 @@ class Controller(SingleProcess):
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take what a worker told, and end the run as it found that it has to end."""
+        """Take a worker's ``workeroutput``, and end the run if the worker has asked for it."""
         output = getattr(node, "workeroutput", {})
         self.hidden.update(output.get(_HIDDEN, ()))
         said = output.get(_KEY)
@@ -200,7 +201,7 @@ class Controller(SingleProcess):
 
 
 class Worker(SingleProcess):
-    """A worker of pytest-xdist: it runs tests as the controller hands them out, one after another."""
+    """A worker of pytest-xdist: it runs the tests that the controller sends, one after another."""
 
     def __init__(self, config: pytest.Config) -> None:
         super().__init__()
@@ -225,8 +226,8 @@ class Worker(SingleProcess):
         return replace(context, directory=root, sessions=sessions, memory=self._told.get("memory"))
 
     def _adapt_request(self, request: SessionRequest) -> SessionRequest:
-        """``request`` as the controller has it, where this worker runs on the controller's host."""
-        # The variables of this worker alone come after the snapshot that all workers share.
+        """``request`` with the controller's fields, where this worker runs on the controller's host."""
+        # Variables of this worker alone are set in its forks, as all workers share one snapshot.
         env = {key: value for key, value in request.env.items() if not key.startswith("PYTEST_XDIST_")}
         request = replace(request, env=env, dist=self._dist)
         return request.with_common(self._told.get("request", {}))
@@ -245,12 +246,12 @@ class Worker(SingleProcess):
 
     def note_exit(self, stop: Exit) -> None:
         """Tell the controller the return code, which it does not learn otherwise."""
-        # One without a return code is a Ctrl-C to the controller; of a return code it learns here only.
+        # To the controller an exit without a return code is a Ctrl-C; a return code is not sent otherwise.
         if stop.returncode is not None:
             self._say([str(stop.msg)], stop.returncode)
 
     def pytest_sessionfinish(self) -> None:
-        """Tell the controller which files were hidden."""
+        """Send the controller the hidden paths that tests looked up."""
         self._output[_HIDDEN] = _sendable(sorted(self.hidden.copy()))
 
     def _say(self, lines: list[str], returncode: int | None) -> None:
@@ -274,7 +275,7 @@ def _stopped_by_failures(ended: SessionEnded) -> bool:
 
 
 def _count(spec: str) -> int:
-    """How many workers of this machine a ``--tx`` stands for: ``popen``, ``3*popen``."""
+    """How many workers on this host one ``--tx`` asks for: 1 for ``popen``, 3 for ``3*popen``, else 0."""
     number, _, kind = spec.rpartition("*")
     local = re.match(r"popen\b", kind) is not None
     return (int(number) if number.isdecimal() else 1) if local else 0

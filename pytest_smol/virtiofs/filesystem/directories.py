@@ -21,7 +21,7 @@ Row = tuple[bytes, int, int]
 
 
 class Directories:
-    """Reads directories without what is hidden in them, and has what was listed on the host observed."""
+    """Lists directories without hidden entries; listings of the host's directories are dependencies."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Node ids: which path each number that the guest holds stands for.
 
-A number means nothing outside of its machine, and no path of the guest's gets here but by names looked up.
+A node id is valid in one machine only. Paths are made of names that the guest has looked up.
 
 A table is layered: forks share the frozen table of the snapshot they continue
 from, and each keeps only what it changed. So a fork of a snapshot with any

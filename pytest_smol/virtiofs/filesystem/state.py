@@ -19,8 +19,8 @@ class TreeState:
     """An immutable value that any number of trees may continue from at the same time.
 
     ``devices`` are st_dev numbers in the order in which they were met (they last
-    only until the host's next boot, so see :meth:`on_host`), ``flags`` the INIT
-    flags that were agreed on, ``composed_misses`` the guest paths that were
+    only until the host's next boot, so see :meth:`on_host`), ``flags`` the negotiated
+    flags of INIT, ``composed_misses`` the guest paths that were
     looked up in vain in directories of the view, ``composed_listings`` those of
     the directories that were listed. ``moved``: the guest may remember inode
     numbers or times that host files no longer have.

@@ -36,8 +36,8 @@ MAX_READAHEAD = 1 << 20
 MAX_LISTED = 1 << 17  # bytes of directory entries in one reply; kernels ask for a page, or a few
 MAX_HIDDEN_HITS = 100
 MIN_WRITE = 4096  # the kernel takes no less; nothing is ever written
-#: What is agreed with the guest's kernel when it mounts. Without READDIRPLUS_AUTO all of a listing comes with
-#: attributes; with it only the first page does, and the rest is looked up name by name.
+#: The flags of INIT that are offered to the guest's kernel. Without READDIRPLUS_AUTO all entries of a listing
+#: come with attributes; with it only those of the first page do, and the rest is looked up name by name.
 FLAGS = (
     InitFlag.ASYNC_READ
     | InitFlag.AUTO_INVAL_DATA
@@ -219,12 +219,12 @@ class Tree:
         if offered["major"] < fuse.KERNEL_VERSION or offered["minor"] < fuse.MINOR_VERSIONS[0]:
             raise OSError(errno.EPROTO, "a kernel that is too old")
         minor = min(offered["minor"], fuse.MINOR_VERSIONS[-1])
-        agreed = {"major": fuse.KERNEL_VERSION, "minor": minor}
+        reply = {"major": fuse.KERNEL_VERSION, "minor": minor}
         if offered["major"] == fuse.KERNEL_VERSION:  # else the kernel tries again with ours
             self._flags = FLAGS & InitFlag(offered["flags"])
-            agreed.update(max_readahead=MAX_READAHEAD, flags=int(self._flags), max_write=MIN_WRITE)
-            agreed.update(max_background=64, congestion_threshold=48, time_gran=1, max_pages=MAX_PAGES)
-        return fuse.INIT_OUT.pack(agreed)
+            reply.update(max_readahead=MAX_READAHEAD, flags=int(self._flags), max_write=MIN_WRITE)
+            reply.update(max_background=64, congestion_threshold=48, time_gran=1, max_pages=MAX_PAGES)
+        return fuse.INIT_OUT.pack(reply)
 
     def _destroy(self, nodeid: int, body: bytes, room: int) -> bytes:
         self._files.close()
@@ -282,9 +282,9 @@ class Tree:
         return entry.data if isinstance(entry, Content) else b""
 
     def _lseek(self, nodeid: int, body: bytes, room: int) -> bytes:
-        asked = fuse.LSEEK_IN.unpack(body)
+        fields = fuse.LSEEK_IN.unpack(body)
         node = self._node(nodeid, stat.S_IFREG)
-        offset, whence = asked["offset"], asked["whence"]
+        offset, whence = fields["offset"], fields["whence"]
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise OSError(errno.EINVAL, "the kernel does all other seeks itself")
         host = self._places.host(node.path)

@@ -84,7 +84,7 @@ def test_the_largest_messages_leave_little(collector: ArtifactCollector, name: s
             incoming.begin()
             for _ in range(1000 // tests):
                 incoming.take(message)
-            reports.append(incoming.dress(a_report()))
+            reports.append(incoming.add_to_report(a_report()))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -97,7 +97,7 @@ def test_what_is_told_of_a_test_is_bounded_and_the_rest_counted(collector: Artif
     for _ in range(100):
         incoming.take({"type": "unsent", "path": "a", "reason": "r" * 5000})
         incoming.take({"type": "writes", "paths": [["deleted", "/a"]] * 3, "more": 2})
-    report = incoming.dress(a_report())
+    report = incoming.add_to_report(a_report())
     ((_, text),) = report.sections
     assert text.count("\n") == MAX_TOLD
     assert text.endswith(f"... and {100 - MAX_TOLD} more")
@@ -115,7 +115,7 @@ def test_what_is_told_of_a_run_is_bounded(
     for _ in range(50):
         incoming.begin()
         incoming.take({"type": "unsent", "path": "a", "reason": "r"})
-        incoming.dress(a_report())
+        incoming.add_to_report(a_report())
     assert len(hooks.warnings) == 30
 
 

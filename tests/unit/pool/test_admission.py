@@ -109,10 +109,10 @@ def test_a_run_that_keeps_machines_makes_do_with_what_is_there(host: Host) -> No
     ledger = host.ledger()
     for _ in range(3):
         assert ledger.claim(512)
-    assert ledger.claim_beside(512, 3)
+    assert ledger.claim_without_waiting(512, 3)
     host.available = ONE - 1
     with pytest.raises(NotEnoughMemory, match="in addition to the 4 machines which this run keeps") as caught:
-        ledger.claim_beside(512, 4)
+        ledger.claim_without_waiting(512, 4)
     assert "one after another" in caught.value.remedy
 
 
