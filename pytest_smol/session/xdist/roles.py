@@ -103,7 +103,7 @@ class SingleProcess:
 
 
 class Controller(SingleProcess):
-    """pytest-xdist's controller: it runs no test, and owns the directory that workers share. Also a plugin."""
+    """pytest-xdist's controller: it runs no test, and owns the directory that workers share. A plugin."""
 
     runs_tests = False
 

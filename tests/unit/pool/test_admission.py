@@ -235,7 +235,7 @@ def test_other_files_are_no_claims(host: Host) -> None:
 def test_claims_that_cannot_be_written(host: Host, tmp_path: Path) -> None:
     host.directory.mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(DiskFull, match="cannot be noted"):
+    with pytest.raises(DiskFull, match="list of running machines cannot be written"):
         Ledger(tmp_path / "file" / "domain").claim(512)
 
 
