@@ -25,7 +25,7 @@ from fuzz.messages import SAMPLES
 from fuzz.supply import Supply
 from pytest_smol.artifacts.plugins.benchmark import _BENCHMARK
 from pytest_smol.artifacts.plugins.coverage import _DATA
-from pytest_smol.artifacts.plugins.schema import checked
+from pytest_smol.artifacts.plugins.shapes import checked
 from pytest_smol.artifacts.plugins.syrupy_report import checked_report, merged
 from pytest_smol.errors import ProtocolError
 from pytest_smol.machine.dispatcher import GuestStop

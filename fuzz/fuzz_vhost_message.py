@@ -16,9 +16,9 @@ from fuzz.supply import Supply
 from pytest_smol.errors import ProtocolError
 from pytest_smol.virtiofs.backend import FsBackend
 from pytest_smol.virtiofs.filesystem.tree import Tree
-from pytest_smol.virtiofs.vhost_user.backend import VhostUserFsBackend
 from pytest_smol.virtiofs.vhost_user.messages import HEADER, MAX_PAYLOAD, Decoder, Message, MessageType
 from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
+from pytest_smol.virtiofs.vhost_user.transport import VhostUserFsBackend
 from pytest_smol.virtiofs.view import Content, View
 from tests.unit.virtiofs.fake_guest import GUEST, QEMU, BytesMemory, request
 

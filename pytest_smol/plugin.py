@@ -1,4 +1,7 @@
-"""pytest's hooks, and nothing else. Other modules are imported where a hook needs them, not at import."""
+"""pytest's hooks, and nothing else. Other modules are imported where a hook needs them, not at import.
+
+The guest's end is guest/session/plugin.py.
+"""
 
 from __future__ import annotations
 

@@ -191,6 +191,24 @@ def test_folders_stay_small(folder: Path) -> None:
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), "a room says what it is for"
 
 
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES.values()}), ids=str)
+def test_a_package_says_what_may_be_imported_from_it_and_what_it_imports(folder: Path) -> None:
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    if folder != ROOT / "pytest_smol":  # the package itself has the plugin and the command
+        assert re.search(r"may be\s+imported|is imported", text, re.IGNORECASE)
+        assert re.search(r"\bimports:", text, re.IGNORECASE)
+
+
+def test_modules_of_one_name_are_two_ends_and_say_so() -> None:
+    by_name: dict[str, list[Path]] = {}
+    for path in SOURCES.values():
+        by_name.setdefault(path.name, []).append(path)
+    for paths in (paths for paths in by_name.values() if len(paths) > 1):
+        one, other = paths
+        for path, end in ((one, other), (other, one)):
+            assert f"end is {end.relative_to(ROOT)}." in path.read_text(), path
+
+
 def test_packages_have_no_cycles() -> None:
     graph = {module: {name for name in _imports(path) if name in SOURCES} for module, path in SOURCES.items()}
     while graph:

@@ -1,4 +1,7 @@
-"""The tree that pytest collected, as rows the host can rebuild it from."""
+"""The tree that pytest collected, as rows from which the host rebuilds it.
+
+The host's end is pytest_smol/session/collection.py.
+"""
 
 from __future__ import annotations
 

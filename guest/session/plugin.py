@@ -1,4 +1,7 @@
-"""The hooks of the guest's pytest: what is collected and reported goes to the host."""
+"""The hooks of the guest's pytest: what is collected and reported goes to the host.
+
+The host's end is pytest_smol/plugin.py.
+"""
 
 from __future__ import annotations
 

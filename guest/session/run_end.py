@@ -2,7 +2,7 @@
 
 Tests ran in forks of their own, so the reports of all are replayed here before
 these plugins finish the session and add to the summary. What they gathered by
-other means in those forks is not known here.
+other means in those forks is not known here. The host's end is pytest_smol/session/run_end.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """What the host has: processes, memory, cores, the user's cache directory, a run's directory, signals.
 
-Imports: errors only.
+May be imported: all modules, by all other packages of the host. Imports: errors only.
 """

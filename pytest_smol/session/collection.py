@@ -1,4 +1,7 @@
-"""What a guest collected, reported to the host's pytest as if the host had collected it."""
+"""What a guest collected, reported to the host's pytest as if the host had collected it.
+
+The guest's end is guest/session/collection.py.
+"""
 
 from __future__ import annotations
 

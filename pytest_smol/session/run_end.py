@@ -2,7 +2,7 @@
 
 One more fork of the session snapshot gets all reports, and then runs these
 plugins' hooks of the end at the places where the host's pytest runs its own.
-What they write is shown there.
+What they write is shown there. The guest's end is guest/session/run_end.py.
 """
 
 from __future__ import annotations

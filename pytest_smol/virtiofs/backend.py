@@ -1,7 +1,7 @@
 """The device side of one virtio-fs device: a guest's memory, its queues, and the tree that answers requests.
 
 How memory is reached and how queues are set up is the transport's: a subclass is told by
-vhost-user messages (:mod:`pytest_smol.virtiofs.vhost_user.backend`); an engine in this process
+vhost-user messages (:mod:`pytest_smol.virtiofs.vhost_user.transport`); an engine in this process
 calls :meth:`FsBackend.start_queue` itself. Nothing here waits for a peer: each read and write of a
 socket, pipe or eventfd returns at once, and a guest that asks without end gets its turn like others.
 """

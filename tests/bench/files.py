@@ -23,7 +23,7 @@ from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.settings import Settings
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
-from pytest_smol.virtiofs.vhost_user.backend import VhostUserTransport
+from pytest_smol.virtiofs.vhost_user.transport import VhostUserTransport
 from tests.bench import machines
 from tests.bench.figures import Figure
 from tests.bench.peers import PeerMissing

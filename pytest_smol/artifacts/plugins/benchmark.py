@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_smol.artifacts.plugins.bridge import BasicBridge, RunLimit
-from pytest_smol.artifacts.plugins.schema import (
+from pytest_smol.artifacts.plugins.shapes import (
     MAX_INTEGER,
     Shape,
     checked,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_smol.artifacts.plugins.bridge import BasicBridge
-from pytest_smol.artifacts.plugins.schema import Shape, checked, integer, list_of, maybe, printable, row
+from pytest_smol.artifacts.plugins.shapes import Shape, checked, integer, list_of, maybe, printable, row
 from pytest_smol.artifacts.visible import VisibleFiles
 
 __all__ = ["CoverageBridge"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_smol.artifacts.plugins.schema import (
+from pytest_smol.artifacts.plugins.shapes import (
     MAX_INTEGER,
     Shape,
     checked,

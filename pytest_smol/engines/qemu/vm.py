@@ -15,7 +15,7 @@ from pytest_smol.engines.qemu.exit_reasons import exit_evidence
 from pytest_smol.engines.qemu.qmp import QmpClient
 from pytest_smol.errors import MachineDied, MachineTimeout, SmolError
 from pytest_smol.host.process import ChildProcess
-from pytest_smol.virtiofs.vhost_user.backend import VhostUserTransport
+from pytest_smol.virtiofs.vhost_user.transport import VhostUserTransport
 
 __all__ = ["QemuVm", "Spawn"]
 

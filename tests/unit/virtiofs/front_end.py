@@ -14,8 +14,8 @@ from pytest_smol.virtiofs.backend import FsBackend
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.vhost_user import session as vu
-from pytest_smol.virtiofs.vhost_user.backend import VhostUserTransport
 from pytest_smol.virtiofs.vhost_user.messages import MessageType as T
+from pytest_smol.virtiofs.vhost_user.transport import VhostUserTransport
 from tests.unit.virtiofs.fake_guest import GUEST, BytesMemory, Driver, request
 
 PATIENCE = 60.0  # seconds until a test gives up; none waits that long when all is well
