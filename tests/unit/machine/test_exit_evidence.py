@@ -141,6 +141,7 @@ def test_the_cause_is_named(left: Left, expected: str) -> None:
             Left(status=-7),
             "TMPDIR",
         ),  # SIGBUS: a page of the memory file for which there is no room
+        (Left(status=-7), "--smol-snapshot-dir"),
         (Left(status=-9), ""),
     ],
 )
