@@ -1,10 +1,10 @@
 """Host paths, opened without ever following a symbolic link.
 
-The only module that gives the kernel a path of the host's. Each path is resolved
-below one held directory by a single openat2(2) that refuses symbolic links in
-every component, so whatever others do to the tree meanwhile, what is opened
-stands at that very path or the call fails. Nothing but the root is kept open:
-no cached directory can go stale.
+The file server opens host paths only through this module. Each path is resolved
+below one open directory by a single openat2(2) that refuses symbolic links in
+every component. If other processes change the tree meanwhile, the call opens the
+file at exactly that path, or it fails. Only the root is kept open, so no
+descriptor of a directory can become outdated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Beneath"]
 PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 STEP_FLAGS = PATH_FLAGS | os.O_DIRECTORY
-# Nobody is kept waiting and no terminal is taken, whatever a path has become.
+# Opening neither blocks nor makes a terminal the controlling one, whatever is at the path by now.
 READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 # Source: linux/openat2.h; the number is the same on every architecture.
@@ -118,7 +118,7 @@ class Beneath:
 
     @contextmanager
     def at(self, host: bytes) -> Iterator[int]:
-        """A descriptor (O_PATH) of what stands at ``host``, of whatever kind, open for a with block."""
+        """A descriptor (O_PATH) of the file of any type at ``host``, open for a with block."""
         fd = self._open(host, PATH_FLAGS)
         try:
             yield fd

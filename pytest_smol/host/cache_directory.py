@@ -1,8 +1,8 @@
 """Where the user's cache is, and whether a directory may be trusted.
 
-What the cache and the directories of runs hold (kernels, memory of guests) is
-used with the user's rights, so a directory that somebody else can write to is
-refused, and so is one that somebody else can put another in the place of.
+Files in the cache and in the directories of runs (kernels, memory of guests) are
+used with the user's rights, so a directory is refused if another user can write
+to it, or can replace it by another directory.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def distrust(found: os.stat_result, uid: int) -> str:
 def distrust_parent(found: os.stat_result, uid: int) -> str:
     """Why ``uid`` must not have a directory in one with this ``stat``; empty if it may.
 
-    Who owns a directory, or may write to one without the sticky bit, can
-    rename what is in it. The superuser and the user's own group may.
+    The owner of a directory can rename what is in it, and so can every user who may write
+    to it if it has no sticky bit. The superuser and the user's own group are trusted.
     """
     if not stat.S_ISDIR(found.st_mode):
         return "it is not a directory"
@@ -100,7 +100,7 @@ def directory() -> Path:
     path = location(os.environ)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # whatever it is, trusted() judges it
+        with contextlib.suppress(FileExistsError):  # trusted() checks it
             path.mkdir(mode=0o700)
     except OSError as error:
         raise DiskFull(

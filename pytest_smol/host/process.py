@@ -1,4 +1,4 @@
-"""A child process: spawned with inherited sockets, dies with this process, reaped without polling.
+"""A child process: spawned with inherited sockets, killed when this process ends, reaped without polling.
 
 It is reaped only by :meth:`ChildProcess.kill`: until then no other process gets
 its pid, so the file server may still write to the memory of the process by that pid.
@@ -216,7 +216,7 @@ class Spawner:
         child = self._thread.submit(ChildProcess, argv, fds, self._limits)
         try:
             return child.result()
-        except BaseException:  # Ctrl-C while it is waited for: nobody has the child
+        except BaseException:  # Ctrl-C during the wait: the caller does not get the child
             child.add_done_callback(_kill_unused)
             raise
 

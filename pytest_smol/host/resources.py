@@ -28,9 +28,9 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def memory_domain(root: Path = Path("/")) -> str:
-    """A name for what this process's memory comes from: this boot of this host, in this control group.
+    """A name that is the same for all processes under one limit of memory: this boot, and the control group.
 
-    Groups without a limit do not count, so all that a user runs on a host is in one domain.
+    Control groups without a limit are ignored, so without limits all processes of a user are in one domain.
     """
     parts = [next((str(group) for group, _ in _limits(root)), "")]
     with suppress(OSError):

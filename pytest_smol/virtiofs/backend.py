@@ -2,8 +2,8 @@
 
 How memory is reached and how queues are set up is the transport's: a subclass is told by
 vhost-user messages (:mod:`pytest_smol.virtiofs.vhost_user.transport`); an engine in this process
-calls :meth:`FsBackend.start_queue` itself. Nothing here waits for a peer: each read and write of a
-socket, pipe or eventfd returns at once, and a guest that asks without end gets its turn like others.
+calls :meth:`FsBackend.start_queue` itself. Nothing here blocks: each read and write of a socket, pipe or
+eventfd returns at once, and of each guest a limited number of requests is answered in a row.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Comparison:
     """What the host has now.
 
     ``reason`` is the first path that has changed, with why; None if none has.
-    The rest is only meant for that case: the ``identities`` of all files;
+    The other fields are valid only if it is None: the ``identities`` of all files;
     ``devices``, the st_dev of each device that the guest knows files of, or
     :data:`NO_DEVICE`; ``moved``: some file has another inode number, time or
     device than the guest was told.

@@ -1,7 +1,7 @@
 """Records what a guest sees of the host.
 
-A snapshot holds in its memory what the guest learnt from files. It may be used
-again if and only if all of that is unchanged, paths that were missing included.
+The memory of a snapshot holds content and attributes of files that the guest has read. The
+snapshot may be used again only if these are unchanged, and missing paths are still missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pytest_smol.virtiofs.dependencies.dependency import (
 
 __all__ = ["LIMIT", "DependencyRecorder"]
 
-LIMIT = 200_000  # a guest may look up names without end; no machine worth freezing does
+LIMIT = 200_000  # a guest may look up any number of names; a usual base snapshot has a few thousand
 
 #: The place of a st_dev in a table of devices.
 DeviceIndex = Callable[[int], int]

@@ -1,4 +1,4 @@
-"""fuse_attr for what stands on the host and for what only the view has."""
+"""The fuse_attr of host files, and of entries that only the view has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only place that leads from the guest's paths to the host's, and that keeps host files open."""
+"""Translates the guest's paths to the host's, and keeps host files open. No other module does either."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Files:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
                 raise
-        self.close()  # the host has run out of descriptors, so let go of ours
+        self.close()  # this process or the host is out of descriptors: close ours
         return self._beneath.open_regular(host)
 
     def check(self, nodeid: int, st: os.stat_result) -> None:
