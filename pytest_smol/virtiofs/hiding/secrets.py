@@ -180,7 +180,7 @@ class Secrets:
         try:
             fd = self._beneath.open_regular(host)
         except OSError as error:
-            # A file that this user cannot read is unreadable in a guest too; after another error it is hidden.
+            # What this user cannot read is unreadable in a guest too; after another error it is hidden.
             return error.errno not in (errno.EACCES, errno.ENOENT, errno.ENOTDIR)
         try:
             return _remember(key, test(os.pread(fd, LOOKED_INTO, 0)))
