@@ -18,7 +18,10 @@ import pytest
 
 # Here and not where it is needed: pytester forgets the modules that a test imports.
 import pytest_smol.session.run as smol_session
+from tests.plugin import kept_between_runs
 from tests.plugin.fakes import FirstProcess, Guest, Record, factory_of
+
+kept_between_runs.install()
 
 #: The longest that one run of pytest may take, in seconds: a run that hangs fails, and stops no others.
 LIMIT = 300
