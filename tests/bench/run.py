@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pytest_smol.engines.qemu import accelerator, program
-from tests.bench import environments, files, machines, peers, runs
+from tests.bench import contents, environments, files, machines, peers, runs
 from tests.bench.figures import Figure, Target, as_json, table, verdicts
 
 TARGETS = (
@@ -74,6 +74,7 @@ def sections(arguments: argparse.Namespace) -> dict[str, Callable[[Path], Iterat
         "machines": lambda folder: runs.many_machines(environments.ours(folder), max(counts)),
         "start": lambda folder: runs.first_result(environments.ours(folder), arguments.repeats),
         "suite": lambda folder: runs.real_suite("jinja2", few),
+        "contents": lambda folder: contents.measure(arguments.repeats),
         "files": lambda folder: files.measure(folder, few),
         "quicksand": lambda folder: peers.quicksand(arguments.repeats),
         "virtme-ng": lambda folder: peers.virtme_ng(few),
@@ -108,7 +109,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tests", default="20,200,1000", metavar="N,N", help="sizes of the trivial suites")
     parser.add_argument("--live", default="1,10,50,100", metavar="N,N", help="numbers of live forks")
     parser.add_argument(
-        "only", nargs="*", metavar="SECTION", help="forks, live, trivial, machines, start, suite, files, ..."
+        "only",
+        nargs="*",
+        metavar="SECTION",
+        help="forks, live, trivial, machines, start, suite, contents, files, ...",
     )
     return parser.parse_args(argv)
 
