@@ -1,7 +1,8 @@
-"""Runs other projects' test suites at home and with ``--smol`` and compares every outcome.
+"""Runs other projects' test suites on the host and with ``--smol`` and compares every outcome.
 
 For each suite: the source release is downloaded once and unpacked afresh, and its own virtual
 environment gets the project, what its tests need, and pytest-smol as a wheel of this checkout.
+All tests of the runs with ``--smol`` must have run on another kernel than the host's.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tests.evidence import boot_ids
 from tests.suites.compare import Run, differences, parse, summary
 from tests.suites.table import SUITES, Suite
 
 ROOT = Path(__file__).resolve().parents[2]
-PLUGIN = Path(__file__).with_name("smol_outcomes.py")
+PLUGINS = (Path(__file__).with_name("smol_outcomes.py"), boot_ids.PLUGIN)
 PYTEST = "pytest~=9.0"
 RUN_SECONDS = 1800
 WELL = frozenset({"passed", "skipped", "xfailed", "subtests passed"})
@@ -107,7 +109,8 @@ def unpack(place: Place, archive: Path) -> Path:
 
 def stamp(suite: Suite, wheel: Path) -> str:
     """What an environment depends on: it is made anew when any of it changes."""
-    digest = hashlib.sha256(wheel.read_bytes() + PLUGIN.read_bytes()).hexdigest()
+    files = (wheel, *PLUGINS)
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return f"{sys.version}\n{suite}\n{PYTEST}\n{digest}\n"
 
 
@@ -124,27 +127,33 @@ def make_environment(place: Place, suite: Suite, archive: Path, wheel: Path) -> 
     project = f"{place.name}{extras} @ {archive.as_uri()}"
     call(pip(python, "install", project, wheel, PYTEST, *suite.requires), log)
     (packages,) = place.environment.glob("lib/python*/site-packages")
-    shutil.copy(PLUGIN, packages / PLUGIN.name)
+    for plugin in PLUGINS:
+        shutil.copy(plugin, packages / plugin.name)
     record.write_text(wanted, encoding="utf-8")
 
 
-def environ(place: Place, outcomes: Path) -> dict[str, str]:
+def environ(place: Place, outcomes: Path, ids: Path) -> dict[str, str]:
     """The variables of an activated environment, without those that change how pytest runs."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON"))}
     bin_folder = place.environment / "bin"
     path = f"{bin_folder}{os.pathsep}{kept.get('PATH', os.defpath)}"
-    return {**kept, "PATH": path, "VIRTUAL_ENV": str(place.environment), "SMOL_OUTCOMES": str(outcomes)}
+    own = {"VIRTUAL_ENV": str(place.environment), "SMOL_OUTCOMES": str(outcomes), "SMOL_BOOT_IDS": str(ids)}
+    return {**kept, "PATH": path, **own}
 
 
 def run(place: Place, suite: Suite, tree: Path, label: str, options: Sequence[str] = ()) -> Run:
     """One run of the suite; its output is kept as ``LABEL.log``."""
     outcomes, log = place.folder / f"{label}.json", place.folder / f"{label}.log"
-    outcomes.unlink(missing_ok=True)
+    ids = place.folder / f"{label}-boot-ids.json"
+    for file in (outcomes, ids):
+        file.unlink(missing_ok=True)
     deselect = [f"--deselect={nodeid}" for nodeid, _ in suite.deselect]
     command: list[str | Path] = [
         place.environment / "bin" / "pytest",
         "-p",
         "smol_outcomes",
+        "-p",
+        "smol_boot_ids",
         "-p",
         "no:cacheprovider",
     ]
@@ -154,7 +163,7 @@ def run(place: Place, suite: Suite, tree: Path, label: str, options: Sequence[st
         done = subprocess.run(
             command,
             cwd=tree,
-            env=environ(place, outcomes),
+            env=environ(place, outcomes, ids),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -162,16 +171,17 @@ def run(place: Place, suite: Suite, tree: Path, label: str, options: Sequence[st
             check=False,
         )
     seconds = time.monotonic() - start
-    if not outcomes.exists():
+    if not outcomes.exists() or not ids.exists():
         raise SuiteError(f"the {label} run ended with {done.returncode} and no outcomes:\n{tail(log)}")
-    return parse(outcomes.read_text(encoding="utf-8"), done.returncode, seconds)
+    found = boot_ids.parse(ids.read_text(encoding="utf-8"))
+    return parse(outcomes.read_text(encoding="utf-8"), done.returncode, seconds, found)
 
 
 def compare(place: Place, suite: Suite, tree: Path, options: Sequence[str], both: Sequence[str] = ()) -> bool:
-    """Whether runs at home and with ``options`` had the same outcomes; ``both`` runs have those options."""
+    """Whether runs on the host and with ``options`` had the same outcomes, all with the options ``both``."""
     plain = run(place, suite, tree, "plain", ["-p", "no:smol", *both])
     smol = run(place, suite, tree, "smol", [*options, *both])
-    found = differences(plain, smol)
+    found = differences(plain, smol, boot_ids.host_boot_id())
     if not found:
         times = f"plain {plain.seconds:.1f} s, smol {smol.seconds:.1f} s"
         print(f"{place.name}: identical, {len(plain.tests)} tests, {times}", flush=True)
@@ -226,7 +236,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scope", choices=["test", "module"], help="the VM's boundary, as --smol-scope")
     parser.add_argument("--limit", type=int, metavar="N", help="run N of the tests, the same in both runs")
     parser.add_argument("--fresh", action="store_true", help="download and install everything again")
-    parser.add_argument("--plain", action="store_true", help="only run at home, to see whether a suite works")
+    parser.add_argument("--plain", action="store_true", help="only run on the host: does the suite work?")
     return parser.parse_args(argv)
 
 

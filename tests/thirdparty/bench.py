@@ -1,4 +1,4 @@
-"""A project that pytest runs with real plugins, plainly and in real machines, to lay side by side."""
+"""A project that pytest runs with real plugins, plainly and in real machines, to compare the runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.evidence.boot_ids import host_boot_id, outside_machines, parse
 from tests.plugin.lab import Outcome, dedented, difference
 
 __all__ = ["Bench", "PairOfRuns"]
@@ -18,7 +19,10 @@ __all__ = ["Bench", "PairOfRuns"]
 #: The longest that one run may take, in seconds, before it counts as hanging.
 LIMIT = 300
 
-#: What pytest and its plugins write beside what a test's user looks at.
+#: The file of the plugin smol_boot_ids; relative, so that the environment is the same in all projects.
+_BOOT_IDS = "../boot-ids.json"
+
+#: Directories that pytest and its plugins write for themselves.
 _IGNORED = frozenset({"__pycache__", ".pytest_cache"})
 
 PairOfRuns = tuple[Outcome, Outcome]
@@ -41,8 +45,12 @@ def _empty(directory: Path) -> None:
 class Bench:
     """A project's directory and ways to run it. Runs follow one another in it and see what the last left.
 
+    Every run records on which kernel each test ran: :meth:`smol`, and so all comparisons, raise
+    AssertionError where a test ran on the host. ``runs_tests=False`` is for runs that end before the
+    first test.
+
     ``plugins`` are the names (as ``-p`` takes them: entry points or modules) of all that are loaded
-    beside pytest-smol; None loads whatever is installed, as pytest does where it is left alone.
+    in addition to pytest-smol; None loads whatever is installed, as pytest does where it is left alone.
     """
 
     def __init__(self, home: Path, python: Path) -> None:
@@ -67,10 +75,24 @@ class Bench:
         changed: dict[str, str | None] = {**_environment(plugins), **changes}
         return {name: value for name, value in changed.items() if value is not None}
 
+    def assert_in_machines(self, run: str, runs_tests: bool = True) -> None:
+        """Assert that each test of the last run, whose command line was ``run``, ran in a machine."""
+        found = self._boot_ids()
+        if not runs_tests:
+            assert not found, f"pytest {run} was to run no test, but ran {sorted(found)}"
+            return
+        wrong = outside_machines(found, host_boot_id())
+        assert not wrong, f"pytest {run}: {wrong}"
+
+    def _boot_ids(self) -> dict[str, frozenset[str]]:
+        file = self.root / _BOOT_IDS
+        return parse(file.read_text("utf-8")) if file.exists() else {}
+
     def run(
         self, *args: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
     ) -> Outcome:
         """Run pytest with ``args`` as they are; ``env`` adds to its environment."""
+        (self.root / _BOOT_IDS).unlink(missing_ok=True)
         done = subprocess.run(
             self.command(*args),
             cwd=self.root,
@@ -87,17 +109,27 @@ class Bench:
     def plain(
         self, *args: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
     ) -> Outcome:
-        """A run on the host."""
+        """A run without ``--smol``: only marked tests run in machines."""
         return self.run(*args, plugins=plugins, env=env)
 
     def smol(
-        self, *args: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
+        self,
+        *args: str,
+        plugins: Sequence[str] | None = (),
+        env: Mapping[str, str] | None = None,
+        runs_tests: bool = True,
     ) -> Outcome:
         """A run in machines."""
-        return self.run("--smol", *args, plugins=plugins, env=env)
+        outcome = self.run("--smol", *args, plugins=plugins, env=env)
+        self.assert_in_machines(" ".join(("--smol", *args)), runs_tests)
+        return outcome
 
     def both(
-        self, *runs: str, plugins: Sequence[str] | None = (), env: Mapping[str, str] | None = None
+        self,
+        *runs: str,
+        plugins: Sequence[str] | None = (),
+        env: Mapping[str, str] | None = None,
+        runs_tests: bool = True,
     ) -> list[PairOfRuns]:
         """Each of the command lines ``runs``: one after the other plainly, then all anew in machines."""
         lines = [run.split() for run in runs or ("",)]
@@ -106,7 +138,7 @@ class Bench:
         _empty(self.root)
         shutil.copytree(self._pristine, self.root, dirs_exist_ok=True)
         shutil.rmtree(self._pristine)
-        smol = [self.smol(*line, plugins=plugins, env=env) for line in lines]
+        smol = [self.smol(*line, plugins=plugins, env=env, runs_tests=runs_tests) for line in lines]
         return list(zip(plain, smol, strict=True))
 
     def same(
@@ -143,8 +175,8 @@ def _environment(plugins: Sequence[str] | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(dropped) and name != "CI"
     }
-    kept["COLUMNS"] = "80"
+    kept |= {"COLUMNS": "80", "SMOL_BOOT_IDS": _BOOT_IDS}
     if plugins is None:
-        return kept
-    named = " ".join(f"-p {name}" for name in ("smol", *plugins))
+        return {**kept, "PYTEST_ADDOPTS": "-p smol_boot_ids"}
+    named = " ".join(f"-p {name}" for name in ("smol", "smol_boot_ids", *plugins))
     return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": named}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tests.evidence.boot_ids import PLUGIN
 from tests.suites.run import ROOT, cache_folder
 
 __all__ = ["environment_python"]
@@ -36,10 +38,16 @@ def _call(command: Sequence[str | Path]) -> None:
         )
 
 
-def environment_python() -> Path:
-    """The Python of an environment that has the plugins and this checkout, made if it is not there.
+def _copy_if_other(source: Path, target: Path) -> None:
+    """Copy a file, but leave alone one of the same content: snapshots depend on what guests have imported."""
+    if not target.exists() or target.read_bytes() != source.read_bytes():
+        shutil.copyfile(source, target)
 
-    Raises :class:`RuntimeError` with the installer's output where that fails.
+
+def environment_python() -> Path:
+    """The Python of an environment that has the plugins, this checkout and the plugin ``smol_boot_ids``.
+
+    It is made if it is not there. Raises :class:`RuntimeError` with the installer's output where that fails.
     """
     folder = cache_folder().with_name("pytest-smol-thirdparty") / _key()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -49,4 +57,6 @@ def environment_python() -> Path:
             _call([sys.executable, "-m", "virtualenv", "--clear", folder])
             _call([python, "-m", "pip", "install", "-e", ROOT, "-r", REQUIREMENTS])
             (folder / COMPLETE).touch()
+        (packages,) = folder.glob("lib/python*/site-packages")
+        _copy_if_other(PLUGIN, packages / PLUGIN.name)
     return python

@@ -157,6 +157,7 @@ def test_colours_and_width_are_those_of_a_worker(bench: Bench, args: tuple[str, 
     plain = on_a_terminal(bench, "-n2", *args)
     assert "132" in "".join(plain)
     assert on_a_terminal(bench, "-n2", "--smol", *args) == plain
+    bench.assert_in_machines(" ".join(("-n2", "--smol", *args)))
 
 
 def test_without_workers_it_is_as_without_pytest_xdist(bench: Bench) -> None:
@@ -266,16 +267,16 @@ def test_what_is_wrong_with_the_project_ends_the_run_as_at_home(bench: Bench) ->
     bench.write("test_broken.py", "import nothing_of_that_name")
     bench.write("test_other.py", OTHER)
     for run in ("-n2 --junitxml=junit.xml", "-n2 -x --junitxml=junit.xml"):
-        ((plain, smol),) = bench.both(run, plugins=XDIST)
+        ((plain, smol),) = bench.both(run, plugins=XDIST, runs_tests="-x" not in run)
         assert_same(plain, smol)
     bench.write("conftest.py", "raise RuntimeError('broken')")
-    ((plain, smol),) = bench.both("-n2", plugins=XDIST)
+    ((plain, smol),) = bench.both("-n2", plugins=XDIST, runs_tests=False)
     assert smol.status == plain.status == 4
 
 
 def test_a_machine_that_dies_while_it_collects_is_one_error(bench: Bench) -> None:
     bench.write("test_dies.py", "import os; os._exit(9)")
-    ran = bench.smol("-n2", plugins=XDIST)
+    ran = bench.smol("-n2", plugins=XDIST, runs_tests=False)
     assert ran.status == 1, str(ran)
     assert "1 error in" in ran.text
     assert "the test process exited with status 9" in ran.text
@@ -308,7 +309,7 @@ def test_no_debugger_hangs(bench: Bench) -> None:
     ran = bench.smol("-n2", plugins=XDIST)
     assert ran.status == 1, str(ran)
     assert "2 failed" in ran.text
-    refused = bench.smol("-n2", "--pdb", plugins=XDIST)
+    refused = bench.smol("-n2", "--pdb", plugins=XDIST, runs_tests=False)
     assert (refused.status, "--pdb is incompatible" in "\n".join(refused.err)) == (4, True)
 
 

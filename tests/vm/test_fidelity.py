@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable
 
 import pytest
 
+from tests.evidence.boot_ids import host_boot_id, outside_machines
 from tests.plugin.lab import cases, difference, normalised
 from tests.vm.project import Project, Result
 
@@ -31,10 +33,16 @@ FILES = {
             return 2 * n
     ''',
     "conftest.py": """
+        from pathlib import Path
         import pytest
 
         def pytest_addoption(parser):
             parser.addoption("--name", default="nobody")
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_setup(item):
+            boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            item.user_properties.append(("boot id", boot_id))
 
         def pytest_report_header(config):
             return f"the name is {config.getoption('name')}"
@@ -122,6 +130,19 @@ FILES = {
 }
 
 
+def boot_ids(result: Result) -> dict[str, list[str]]:
+    """The boot id of the kernel on which each test ran."""
+    return {
+        name: [value for key, value in case.properties.items() if key == "boot id"]
+        for name, case in result.cases.items()
+    }
+
+
+def without_boot_ids(junit: str) -> list[str]:
+    """The test cases of a report, without the property that differs from kernel to kernel."""
+    return [re.sub(r'(name="boot id" value=)"[^"]*"', r'\1"ID"', line) for line in cases(junit)]
+
+
 def shown(result: Result) -> list[str]:
     """What a user sees of a run."""
     lines: Iterable[str] = normalised(result.stdout.splitlines())
@@ -129,28 +150,34 @@ def shown(result: Result) -> list[str]:
     return [f"exit status {result.status}", *kept, "stderr:", *normalised(result.stderr.splitlines())]
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
-        ("-v", "--name=me"),
-        ("--color=yes", "-rA", "--tb=short"),
-        ("-s", "-o", "log_cli=true", "--color=yes", "--maxfail=30"),
-        ("--setup-show", "-q", "--deselect=tests/zz_more", "tests"),
-    ],
-    ids=" ".join,
-)
+#: Command lines, and how many modules with tests each has.
+RUNS = {
+    ("-v", "--name=me"): 3,
+    ("--color=yes", "-rA", "--tb=short"): 3,
+    ("-s", "-o", "log_cli=true", "--color=yes", "--maxfail=30"): 3,
+    ("--setup-show", "-q", "--deselect=tests/zz_more", "tests"): 1,
+}
+
+
+@pytest.mark.parametrize("args", RUNS, ids=" ".join)
 def test_all_a_user_sees(project: Project, args: tuple[str, ...]) -> None:
     for name, text in FILES.items():
         project.write(name, textwrap.dedent(text).lstrip())
     environment = {"COLUMNS": "90", "PYTHONHASHSEED": "0"}
     plain = project.run(*args, **environment)
     assert plain.status in (1, 7), plain.output
+    host = host_boot_id()
+    assert {boot_id for ids in boot_ids(plain).values() for boot_id in ids} == {host}
     for scope in ("module", "test"):
         smol = project.run("--smol", f"--smol-scope={scope}", *args, **environment)
+        wrong = outside_machines(boot_ids(smol), host)
+        assert not wrong, wrong
+        kernels = {boot_id for ids in boot_ids(smol).values() for boot_id in ids}
+        assert len(kernels) == (RUNS[args] if scope == "module" else len(smol.cases))
         if scope == "test" and "--setup-show" in args:
             continue  # each machine sets its own fixtures up
         differs = difference(shown(plain), shown(smol))
         assert not differs, differs
-        differs = difference(cases(plain.junit), cases(smol.junit))
+        differs = difference(without_boot_ids(plain.junit), without_boot_ids(smol.junit))
         assert not differs, differs
     assert not project.left_behind()

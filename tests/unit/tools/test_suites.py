@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,8 +110,32 @@ def test_a_limit_leaves_tests_from_everywhere(tmp_path: Path, limit: int, chosen
 
 
 def test_equal_runs_do_not_differ() -> None:
-    run = Run(1, 2.0, {"a::b": "passed", "a::c": "failed"}, {"d": "skipped"})
-    assert differences(run, Run(1, 9.0, dict(run.tests), dict(run.collection))) == []
+    tests = {"a::b": "passed", "a::c": "failed"}
+    plain = Run(1, 2.0, tests, {"d": "skipped"}, {nodeid: ["host"] for nodeid in tests})
+    smol = Run(1, 9.0, dict(tests), {"d": "skipped"}, {"a::b": ["one"], "a::c": ["one", "other"]})
+    assert differences(plain, smol, "host") == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        ({"a::b": ["host"], "a::c": ["host"]}, "on the host ran a::b, a::c"),
+        ({"a::b": ["one"], "a::c": ["one", "host"]}, "on the host ran a::c"),
+        ({"a::b": ["one"], "a::c": []}, "no machine reported a::c"),
+        ({"a::b": ["one"]}, "no machine reported a::c"),
+        ({}, "no machine reported a::b, a::c"),
+    ],
+)
+def test_a_run_with_tests_on_the_host_is_not_identical(ids: dict[str, list[str]], reason: str) -> None:
+    tests = {"a::b": "passed", "a::c": "failed"}
+    found = differences(Run(1, 2.0, tests), Run(1, 2.0, tests, boot_ids=ids), "host")
+    assert found == [Difference("kernel", "the host's", reason)]
+
+
+def test_a_plain_run_in_machines_is_not_identical() -> None:
+    ids = {"a::b": ["one"]}
+    run = Run(0, 2.0, {"a::b": "passed"}, boot_ids=ids)
+    assert differences(run, run, "host") == [Difference("kernel", "not the host's", "not compared")]
 
 
 @pytest.mark.parametrize(
@@ -127,11 +152,12 @@ def test_equal_runs_do_not_differ() -> None:
     ],
 )
 def test_each_difference_is_named(smol: Run, difference: Difference) -> None:
-    assert differences(Run(0, 1.0, {"a::b": "passed"}), smol) == [difference]
+    smol = replace(smol, boot_ids={nodeid: ["one"] for nodeid in smol.tests})
+    assert differences(Run(0, 1.0, {"a::b": "passed"}), smol, "host") == [difference]
 
 
 def test_two_empty_runs_are_not_identical() -> None:
-    assert [found.where for found in differences(Run(5, 1.0), Run(5, 1.0))] == ["number of tests"]
+    assert [found.where for found in differences(Run(5, 1.0), Run(5, 1.0), "host")] == ["number of tests"]
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"tests": [], "collection": {}}', "", "nonsense"])
