@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from fuzz.supply import Supply
+from fuzz.support.supply import Supply
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.fuse import SILENT, Opcode
 from pytest_smol.virtiofs.view import Content, HostPath, Link, View

@@ -21,8 +21,9 @@ import pytest
 from _pytest._io import TerminalWriter
 from _pytest.config import _prepareconfig
 
-from fuzz.messages import SAMPLES
-from fuzz.supply import Supply
+from fuzz.support.changes import changed
+from fuzz.support.messages import SAMPLES
+from fuzz.support.supply import Supply
 from pytest_smol.artifacts.plugins.benchmark import _BENCHMARK
 from pytest_smol.artifacts.plugins.coverage import _DATA
 from pytest_smol.artifacts.plugins.shapes import checked
@@ -38,15 +39,6 @@ __all__ = ["run"]
 
 LONGEST = 60.0
 _CONTROL = re.compile(r"(?!\x1b\[[0-9;:]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_ODD: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 10**19, -1 << 63, 0.5, 1e308, -0.0),
-    *("", "passed", "failed", "skipped", "rerun", "call", "long", "ReprEntry", "a.py::test", "::()", "/"),
-    *("\x1b[31m", "\x1b]0;x\x07", "\n", "\r", "\0", "\x85\u2028", "\ud800", "\udcff", "E   x", "[50%]", "{}"),
-    *("UserWarning", "Warning", "__name__", "print", "\u0130", "a" * 5000, "../..", "%s"),
-    *([], {}, [[]], [None], {"": None}, [1, "x"], ["a", "b", "c"], ["a.py", 1, "b"], {"a": {"b": []}}),
-)
-
-
 _BARE = ("-c", "/dev/null", "--color=yes", "--capture=no", "--assert=plain")
 
 
@@ -84,7 +76,7 @@ def run(data: bytes) -> None:
         body = supply.rest()
         _decode(struct.pack("<I", len(body)) + body, [])
     else:
-        message = _changed(json.loads(SAMPLES[supply.number() % len(SAMPLES)]), supply)
+        message = changed(json.loads(SAMPLES[supply.number() % len(SAMPLES)]), supply)
         body = json.dumps(message).encode("ascii")
         for each in _decode(struct.pack("<I", len(body)) + body, []):
             _use(each, bool(kind % 2))
@@ -100,41 +92,6 @@ def _decode(stream: bytes, sizes: list[int]) -> list[Message]:
     except WireError:
         return found
     return found
-
-
-def _changed(message: Message, supply: Supply) -> Message:
-    """``message`` with values at some places replaced, removed, added or doubled."""
-    while supply:
-        holder, key = _place(message, supply)
-        kind = supply.number() % 8
-        if kind == 0 and isinstance(holder, dict):
-            holder[str(_odd(supply))] = _odd(supply)
-        elif kind == 1 and key is not None:
-            del holder[key]
-        elif kind == 2 and isinstance(holder, list) and key is not None:
-            holder += holder[key : key + 1] * (supply.number() % 4)
-        elif kind == 3 and key is not None and isinstance(holder[key], str):
-            holder[key] += supply.take(4).decode("latin-1")
-        elif key is not None:
-            holder[key] = _odd(supply)
-    return message
-
-
-def _odd(supply: Supply) -> Any:
-    return json.loads(json.dumps(supply.choice(_ODD)))
-
-
-def _place(message: Any, supply: Supply) -> tuple[Any, Any]:
-    """A list or object within ``message``, and a key or index in it, None where it is empty."""
-    holder = message
-    while True:
-        keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
-        if not keys:
-            return holder, None
-        key = supply.choice(keys[:256])
-        if not isinstance(holder[key], (dict, list)) or supply.number() % 4 == 0:
-            return holder, key
-        holder = holder[key]
 
 
 # What the host makes of a message

@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from fuzz.supply import Supply
+from fuzz.support.supply import Supply
 from pytest_smol.errors import ProtocolError
 from pytest_smol.virtiofs.backend import FsBackend
 from pytest_smol.virtiofs.filesystem.tree import Tree

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from fuzz.supply import Supply
+from fuzz.support.supply import Supply
 from pytest_smol.errors import ProtocolError
 from pytest_smol.virtiofs.virtio.vring import MAX_CHAIN_BYTES, Addresses, Vring
 from tests.unit.virtiofs.fake_guest import GUEST, QEMU, BytesMemory

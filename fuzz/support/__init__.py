@@ -1,0 +1,1 @@
+"""What fuzz targets share: decisions out of bytes, messages to change, and a run with plugins."""
