@@ -45,6 +45,9 @@ _MEMORY_RANGE = (128, 1 << 20)
 #: The largest limit of a test's output in MiB: a report may have half of it, and a frame 16.
 _MOST_OUTPUT = 32
 
+#: The most MiB that a run can be let take of its guests: a tebibyte.
+_MOST_TOTAL = 1 << 20
+
 #: Environment variables that a guest gets where the host has them; ``smol_env`` adds to these.
 DEFAULT_ENV = (
     "PATH",
@@ -115,6 +118,14 @@ def output_limit(text: str | int) -> int:
     return int(value) << 20
 
 
+def total_limit(text: str | int) -> int:
+    """``text`` in MiB as the most that a run takes of its guests, in bytes. Raises ValueError."""
+    value = _number(text, int)
+    if not 1 <= value <= _MOST_TOTAL:
+        raise ValueError(f"a number of MiB from 1 to {_MOST_TOTAL} is expected")
+    return int(value) << 20
+
+
 def path(text: str) -> Path:
     """``text`` as an absolute path. Raises ValueError."""
     if not text or "\0" in text:
@@ -162,6 +173,18 @@ _ROWS = (
     ),
     _Row("seed", seed, "seed of the random numbers of tests in VMs (default: none)", metavar="N"),
     _Row("output_limit", output_limit, "most output of one test in a VM, in MiB (default: 16)", flag=False),
+    _Row(
+        "report_limit",
+        total_limit,
+        "most that a run keeps of what tests in VMs report, in MiB (default: 1024)",
+        flag=False,
+    ),
+    _Row(
+        "artifacts_limit",
+        total_limit,
+        "most that tests in VMs write in a run by smol_artifacts, in MiB (default: 4096)",
+        flag=False,
+    ),
     _Row("keep_console", path, "directory to keep each VM's console in, a file for each", True, "DIR", True),
     _Row(
         "snapshot_dir",
@@ -197,6 +220,8 @@ class Settings:
     snapshot_dir: Path | None = None
     seed: int | None = None
     output_limit: int = 16 << 20
+    report_limit: int = 1 << 30
+    artifacts_limit: int = 4 << 30
     hide: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()

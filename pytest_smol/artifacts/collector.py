@@ -19,6 +19,7 @@ from pytest_smol.artifacts.files import (
     checked_name,
     regex_of,
 )
+from pytest_smol.artifacts.plugins.bridge import RunLimit
 from pytest_smol.artifacts.plugins.registry import bridges_in_use
 from pytest_smol.artifacts.visible import VisibleFiles
 from pytest_smol.errors import DiskFull
@@ -28,6 +29,9 @@ __all__ = ["ArtifactCollector", "ToldLines"]
 
 #: The most lines about files and written paths that a run keeps. A line has at most about 3,000 bytes.
 MAX_LINES = 20_000
+
+#: What a file, and each directory on the way to it, counts beyond its content, in bytes: a block of a disk.
+_BLOCK = 4096
 
 #: The most warnings of a run about the data of plugins.
 MAX_PLUGIN_WARNINGS = 100
@@ -70,6 +74,10 @@ class ArtifactCollector:
         self._user_patterns = [re.compile(pattern) for pattern in own]
         self._allowed = [re.compile(pattern) for pattern in self._patterns]
         self._files = ProjectFiles(root)
+        self._left = RunLimit(
+            settings.artifacts_limit,
+            f"{settings.artifacts_limit >> 20} MiB of files (see smol_artifacts_limit)",
+        )
         self._full = False
         self._warned: set[str] = set()
 
@@ -115,6 +123,10 @@ class ArtifactCollector:
             reason := self._refusal(name, data)
         ):
             raise Rejected(reason)
+        try:
+            self._left.take(len(data) + _BLOCK * len(parts))
+        except ValueError as error:
+            raise Rejected(str(error)) from error
         try:
             self._files.write(parts, data, executable)
         except DiskFull:

@@ -67,17 +67,23 @@ class IncomingArtifacts:
         if name != self._name:
             self._name = name
             self._content.clear()
+        if self._bytes <= MAX_TEST_BYTES:  # what comes after too much is not looked at
+            self._add(message["data"])
+        if message["last"]:
+            content, self._name = bytes(self._content), ""
+            self._content.clear()
+            self._write(name, content, message["executable"])
+
+    def _add(self, text: str) -> None:
         try:
-            data = base64.b64decode(message["data"], validate=True)
+            data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ProtocolError("the guest sent a file that is not base64") from error
         self._bytes += len(data)
         if self._bytes <= MAX_TEST_BYTES:
             self._content += data
-        if message["last"]:
-            content, self._name = bytes(self._content), ""
+        else:
             self._content.clear()
-            self._write(name, content, message["executable"])
 
     def _write(self, name: str, content: bytes, executable: bool) -> None:
         self._files += 1

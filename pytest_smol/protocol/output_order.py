@@ -118,6 +118,7 @@ class _Stream:
             self._ahead -= 1
         else:
             self._parts.append(None)
+            self._held += len(MARKER)
 
     def _append(self, text: bytes) -> None:
         if text:
@@ -128,14 +129,15 @@ class _Stream:
         """What may be shown now: all up to a marker, or all if too much is held."""
         while self._parts and (self._held > MOST_HELD or self._parts[0] is not None):
             part = self._parts.popleft()
+            self._held -= len(MARKER) if part is None else len(part)
             if part is not None:
-                self._held -= len(part)
                 yield part
 
     def pass_marker(self) -> None:
         """The message of the first marker is taken."""
         if self._parts and self._parts[0] is None:
             self._parts.popleft()
+            self._held -= len(MARKER)
         else:
             self._ahead += 1
 

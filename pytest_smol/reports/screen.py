@@ -19,6 +19,9 @@ __all__ = ["Screen"]
 #: The most text in characters that is held back.
 MOST_HELD = 1 << 20
 
+#: What each text that is held back counts for, beyond its length.
+_HELD = 256
+
 _COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
 
@@ -104,7 +107,7 @@ class Screen:
             show(*arguments)
 
     def _in_turn(self, size: int, show: Callable[..., None], *arguments: Any) -> None:
-        self._held_size += size
+        self._held_size += size + _HELD
         if self._held is not None and self._held_size > MOST_HELD:
             self.release()
         if self._held is None:

@@ -16,7 +16,7 @@ from pytest_smol.machine.machine import Machine, OutputSink
 from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.pool.pool import Pool
 from pytest_smol.protocol.wire import Message
-from pytest_smol.reports.budget import MessageBudget
+from pytest_smol.reports.budget import MessageBudget, RunBudget
 from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.session.plan import Step
 from pytest_smol.session.run_messages import RunMessages
@@ -30,6 +30,12 @@ MIN_END_TIME = 60.0
 
 #: The most that is kept of what a guest says about one test, in bytes, without files.
 MAX_KEPT = 64 << 20
+
+#: What a report costs beyond its data, in bytes: the objects that the host and pytest make of it.
+_REPORT = 1 << 10
+
+#: What a keyword of the test's costs in each of its reports, in bytes.
+_KEYWORD = 128
 
 #: The most that plugins in one machine may say when it ends, in bytes.
 MAX_PLUGIN_STATE = 1 << 30
@@ -51,6 +57,8 @@ class GroupContext:
     worker: Message | None = None
     artifacts: ArtifactCollector | None = None
     terminal: Terminal | None = None
+    #: What all tests of the run may report together.
+    budget: RunBudget | None = None
 
 
 class GroupRun:
@@ -61,7 +69,7 @@ class GroupRun:
         self._snapshot = snapshot
         self._steps = deque(steps)
         self._machine: Machine | None = None
-        self._budget = MessageBudget("the test", MAX_KEPT)
+        self._budget = MessageBudget("the test", MAX_KEPT, context.budget)
         self._state_budget = MessageBudget("a plugin", MAX_PLUGIN_STATE)
         artifacts = context.artifacts
         self._incoming = IncomingArtifacts(artifacts) if artifacts is not None and artifacts.expects else None
@@ -115,6 +123,7 @@ class GroupRun:
 
     def _take_report(self, message: Message) -> pytest.TestReport:
         self._require_turn(message)
+        self._budget.add(_REPORT + _KEYWORD * self._test.keywords)
         report = self._test.report(message["data"])
         return report if self._incoming is None else self._incoming.add_to_report(report)
 
@@ -143,7 +152,7 @@ class GroupRun:
         try:
             yield from exchange(self._machine_for_test(item, deadline), self._phase)
         except SmolError as error:
-            yield from self._test.crashed(error, self._machine)
+            yield from self._test.crashed(error, self._machine, self._budget)
             if self._incoming is not None:
                 self._incoming.lost(item.nodeid)
             self.close()

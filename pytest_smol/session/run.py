@@ -16,6 +16,7 @@ from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool, forks_ahead
 from pytest_smol.protocol.wire import Message
 from pytest_smol.pytest_private import parser_of
+from pytest_smol.reports.budget import RunBudget
 from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.reports.nodes import stand_in
 from pytest_smol.reports.screen import Screen
@@ -56,6 +57,9 @@ class SmolSession:
         self.artifacts = ArtifactCollector(config, settings, config.rootpath, self._reports.clean)
         self.screen = Screen(config, self._reports.clean, settings.output_limit)
         self._terminal = Terminal(config, TerminalPermission(UserArguments(config, parser_of(config))))
+        self._budget = RunBudget(
+            settings.report_limit, "the tests of this run", "if they are to be kept, raise smol_report_limit"
+        )
         self._messages = RunMessages(self._reports, self.screen)
         try:
             self.factory = MachineFactory(settings, progress, self._context.directory, self._context.hidden)
@@ -171,6 +175,7 @@ class SmolSession:
             self._worker_message(),
             self.artifacts,
             self._terminal,
+            self._budget,
         )
 
     def _worker_message(self) -> Message | None:

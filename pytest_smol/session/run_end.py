@@ -56,7 +56,7 @@ class GuestRunEnd:
         self._over = False
         self._replaying = False
         self._status: int | None = None
-        self._budget = MessageBudget("a plugin", MAX_KEPT)
+        self._budget = MessageBudget("a plugin", MAX_KEPT, context.budget)
 
     # --- what the guest may say -----------------------------------------------------------
 

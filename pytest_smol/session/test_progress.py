@@ -12,6 +12,7 @@ from pytest_smol.errors import MachineTimeout, ProtocolError, SmolError
 from pytest_smol.machine.dispatcher import Deadline
 from pytest_smol.machine.machine import Machine
 from pytest_smol.pytest_private import mark_shown_in_debugger
+from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.builder import PHASES, ReportBuilder
 
 __all__ = ["MAX_REPORTS", "TestDeadline", "TestProgress"]
@@ -41,6 +42,8 @@ class TestProgress:
 
     def __init__(self, item: pytest.Item, reports: ReportBuilder) -> None:
         self.item = item
+        #: How many keywords the test has: each of its reports has them.
+        self.keywords = sum(1 for _ in item.keywords)
         self._reports = reports
         self._begin = time.monotonic()
         self._phase = -1
@@ -88,19 +91,25 @@ class TestProgress:
             return PHASES.index("call")
         return PHASES.index(str(report.when))
 
-    def crashed(self, error: SmolError, machine: Machine | None) -> Iterator[pytest.TestReport]:
+    def crashed(
+        self, error: SmolError, machine: Machine | None, budget: MessageBudget
+    ) -> Iterator[pytest.TestReport]:
         """The reports of a test whose machine went wrong, in the phase that it had reached."""
         when = "setup" if self._again else PHASES[min(self._phase + 1, len(PHASES) - 1)]
         duration = time.monotonic() - self._begin
-        yield self._reports.crash_report(self.item, when, error, _sections(machine), duration)
+        yield self._reports.crash_report(self.item, when, error, _sections(machine, budget), duration)
         if when != "teardown":
             yield self._reports.passed_teardown(self.item)
 
 
-def _sections(machine: Machine | None) -> list[tuple[str, str]]:
-    """The end of a machine's console and of its standard error, as sections of a report."""
+def _sections(machine: Machine | None, budget: MessageBudget) -> list[tuple[str, str]]:
+    """The end of a machine's console and of its standard error, as sections of a report.
+
+    None where the run keeps no more of them.
+    """
     if machine is None:
         return []
     machine.drain()
     tails = (("guest console", machine.console.text()), ("guest stderr", machine.output["stderr"].text()))
-    return [(f"Captured {title}", text) for title, text in tails if text.strip()]
+    sections = [(f"Captured {title}", text) for title, text in tails if text.strip()]
+    return sections if budget.allows_beyond(text for _, text in sections) else []

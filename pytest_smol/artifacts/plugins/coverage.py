@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_smol.artifacts.plugins.bridge import BasicBridge
+from pytest_smol.artifacts.plugins.bridge import BasicBridge, RunLimit
 from pytest_smol.artifacts.plugins.shapes import Shape, checked, integer, list_of, maybe, printable, row
 from pytest_smol.artifacts.visible import VisibleFiles
 
@@ -22,6 +22,12 @@ MAX_LINES = 1 << 20
 
 #: The most contexts of a run: a test has up to three.
 MAX_CONTEXTS = 300_000
+
+#: The most that a run keeps of the names of files and contexts, in bytes of memory.
+MAX_NAMES = 256 << 20
+
+#: What an entry of a set or dictionary takes beyond the name, in bytes.
+_ENTRY = 128
 
 #: The largest that the data file of a run becomes, in bytes.
 MAX_DATA_FILE = 1 << 30
@@ -62,6 +68,7 @@ class CoverageBridge(BasicBridge):
         self._files: dict[str, int] = {}
         self._left_out: dict[str, str] = {}
         self._contexts: set[str] = set()
+        self._names = RunLimit(MAX_NAMES, f"{MAX_NAMES >> 20} MiB of names of files and contexts")
 
     def take(self, data: dict[str, Any]) -> list[str]:
         """Write what the guest measured to a data file that pytest-cov combines. Raises ValueError."""
@@ -89,11 +96,14 @@ class CoverageBridge(BasicBridge):
         known = {each._coverage_plugin_name for each in cov._plugins.file_tracers}
         if any(tracer and tracer not in known for _, tracer in rows["tracers"]):
             raise ValueError("a file tracer of this run is expected")
-        self._contexts.update(each[0] for each in (*rows["lines"], *rows["arcs"]))
-        if len(self._contexts) > MAX_CONTEXTS:
-            self._contexts.clear()
-            self._contexts.update(str(number) for number in range(MAX_CONTEXTS))
+        contexts = {each[0] for each in (*rows["lines"], *rows["arcs"])} - self._contexts
+        paths = {each[1] for each in (*rows["lines"], *rows["arcs"])} | {each[0] for each in rows["tracers"]}
+        if len(self._contexts) + len(contexts) > MAX_CONTEXTS:
             raise ValueError(f"at most {MAX_CONTEXTS} contexts are expected")
+        self._names.take(
+            sum(sys.getsizeof(name) + _ENTRY for name in contexts | (paths - self._files.keys()))
+        )
+        self._contexts |= contexts
         if self._data is not None and _size(self._data.data_filename()) > MAX_DATA_FILE:
             raise ValueError(f"at most {MAX_DATA_FILE >> 20} MiB of data are expected")
 

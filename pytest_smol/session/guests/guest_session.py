@@ -28,7 +28,7 @@ from pytest_smol.snapshots.key import key_of
 from pytest_smol.snapshots.snapshot import Snapshot, seal
 from pytest_smol.virtiofs.view import View
 
-__all__ = ["GuestSession"]
+__all__ = ["GuestSession", "collection_budget"]
 
 #: The messages by which a guest shows that collection goes on.
 PROGRESS = ("collecting", "nodes")
@@ -37,11 +37,17 @@ PROGRESS = ("collecting", "nodes")
 MAX_COLLECTED = 1 << 30
 
 
+def collection_budget() -> MessageBudget:
+    """What all sessions of one run may collect together."""
+    return MessageBudget("collection", MAX_COLLECTED)
+
+
 class GuestSession:
     """A guest with pytest configured and the tests collected; frozen when :meth:`start` is through.
 
     ``clean`` makes guest text safe to show. With ``shared`` the session is made
-    once for all processes that have the same one.
+    once for all processes that have the same one. What it collects counts
+    towards ``budget``.
     """
 
     snapshot: Snapshot
@@ -55,12 +61,14 @@ class GuestSession:
         clean: Callable[[str], str],
         shared: SharedSessions | None = None,
         terminal: Terminal | None = None,
+        budget: MessageBudget | None = None,
     ) -> None:
         self._factory = factory
         self._request = request
         self._spec = spec
         self._shared = shared
         self._terminal = terminal
+        self._budget = budget or collection_budget()
         #: The messages of the guest, encoded, for the other processes of a distributed run.
         self._said: list[bytes] = []
         self.collected = Collected(NodeTable(clean))
@@ -116,6 +124,7 @@ class GuestSession:
         handlers = self.collected.handlers
         try:
             for message in Decoder(FROM_GUEST).feed(said):
+                self._budget.take(message)
                 handlers[message["type"]](message)
         except (KeyError, WireError) as error:
             raise ProtocolError(f"what the guest said cannot be read again: {error}") from error
@@ -125,9 +134,11 @@ class GuestSession:
 
         def noted(message: Message) -> None:
             try:
-                self._said.append(encode(message))
+                said = encode(message)
             except WireError as error:
                 raise ProtocolError(f"the guest said what cannot be kept: {error}") from error
+            self._budget.add(len(said))
+            self._said.append(said)
             handle(message)
 
         return handle if self._shared is None else noted
@@ -157,7 +168,6 @@ class GuestSession:
         self, machine: Machine, screen: Screen | None, deadline: CollectionDeadline
     ) -> Mapping[str, Rule]:
         """What the guest may say while it collects."""
-        budget = MessageBudget("collection", MAX_COLLECTED)
 
         def take_header(message: Message) -> None:
             if screen is not None:  # what follows is held back until the header was shown
@@ -175,7 +185,7 @@ class GuestSession:
         handlers = {**self.collected.handlers, "header": take_header}
         handlers |= dict.fromkeys(PROGRESS, take_progress)
         rules = {
-            kind: Rule(self._noting(handle), budget, ends=kind == "collected")
+            kind: Rule(self._noting(handle), self._budget, ends=kind == "collected")
             for kind, handle in handlers.items()
         }
         rules["screen"] = Rule(screen.report) if screen is not None else Rule()

@@ -10,7 +10,7 @@ from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.guests.collected import SessionEnded
-from pytest_smol.session.guests.guest_session import GuestSession
+from pytest_smol.session.guests.guest_session import GuestSession, collection_budget
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec, spec_of
 from pytest_smol.session.xdist.shared_sessions import ProcessContext
@@ -37,6 +37,7 @@ class GuestSessions:
         self._context = context
         self._screen = screen
         self._terminal = terminal
+        self._budget = collection_budget()
         self._sessions: dict[MachineSpec, GuestSession] = {}
         self._failures: dict[MachineSpec, SmolError] = {}
         #: The spec of tests whose marker asks for nothing else.
@@ -58,6 +59,7 @@ class GuestSessions:
                 self._screen.clean,
                 self._context.sessions,
                 self._terminal,
+                self._budget,
             )
             require_part(spec.memory, self._context.memory)
             self._start(session, spec)
