@@ -15,7 +15,7 @@ from fuzz.support.changes import changed
 from fuzz.support.plugins import bridge_of, config_of, in_place, real
 from fuzz.support.supply import Supply
 
-__all__ = ["run"]
+__all__ = ["run", "stand_in"]
 
 _SAMPLE = {
     "name": "test_it",
@@ -33,14 +33,18 @@ _SAMPLE = {
 _GROUPS = ("group", "param:x", "name,fullname", "func", "group,param:y")
 
 
-@cache
-def _module() -> ModuleType:
-    """pytest_benchmark.stats, or a stand-in for it."""
+def stand_in() -> ModuleType:
+    """A stand-in for pytest_benchmark.stats."""
     stats: Any = ModuleType("pytest_benchmark.stats")
     stats.Metadata = lambda fixture, iterations, options: SimpleNamespace(
         **vars(fixture), iterations=iterations, options=options, stats=SimpleNamespace(data=[])
     )
-    return real("pytest_benchmark.stats") or cast(ModuleType, stats)
+    return cast(ModuleType, stats)
+
+
+@cache
+def _module() -> ModuleType:
+    return real("pytest_benchmark.stats") or stand_in()
 
 
 def run(data: bytes) -> None:

@@ -6,6 +6,7 @@ The invariant: ValueError, or lines and arcs within files of the project that a 
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from functools import cache
 from types import ModuleType
 from typing import Any, cast
@@ -14,7 +15,7 @@ from fuzz.support.changes import changed
 from fuzz.support.plugins import LINES, bridge_of, config_of, in_place, project
 from fuzz.support.supply import Supply
 
-__all__ = ["run"]
+__all__ = ["checked_coverage", "run"]
 
 
 def _sample() -> dict[str, Any]:
@@ -60,6 +61,11 @@ class _CheckedData:
         return self._name
 
 
+def checked_coverage() -> AbstractContextManager[None]:
+    """Let coverage be the stand-in that checks, meanwhile."""
+    return in_place(coverage=_module())
+
+
 @cache
 def _module() -> ModuleType:
     module: Any = ModuleType("coverage")
@@ -76,7 +82,7 @@ def run(data: bytes) -> None:
     bridge = bridge_of("coverage", config_of("coverage", branch))
     said = changed(sample, supply)
     try:
-        with in_place(coverage=_module()):
+        with checked_coverage():
             for each in (said, json.loads(json.dumps(said))):
                 problems = bridge.take(each)
                 assert all(isinstance(text, str) for text in problems)
