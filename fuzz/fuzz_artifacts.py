@@ -74,7 +74,7 @@ def take(collector: ArtifactCollector, said: Iterable[Message]) -> None:
 def check_told(incoming: IncomingArtifacts) -> None:
     """What a report shows can be shown anywhere, and is not much."""
     report: Any = SimpleNamespace(nodeid="a.py::test", sections=[])
-    incoming.dress(report)
+    incoming.add_to_report(report)
     told = [text for _, text in report.sections] + getattr(report, ATTRIBUTE, [])
     for text in told:
         text.encode("utf-8")
