@@ -28,7 +28,7 @@ _PAUSED_REASONS = {
 }
 
 _SIGBUS_REMEDY = (
-    "no space may be left where the guest's memory is kept: free some in TMPDIR and XDG_CACHE_HOME,"
+    "where the guest's memory is kept no space may be left: free some in TMPDIR and XDG_CACHE_HOME,"
     " or name a directory with more space with --smol-snapshot-dir"
 )
 
