@@ -13,10 +13,11 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from time import perf_counter
 
-__all__ = ["KvmRefused", "best_time"]
+__all__ = ["KvmRefused", "best_time", "nested_paging"]
 
 #: ioctl numbers, KVMIO being 0xAE, for x86-64.
 KVM_GET_API_VERSION = 0xAE00
@@ -48,6 +49,9 @@ CAPABILITIES = {
     "KVM_CAP_DEBUGREGS": 50,
     "KVM_CAP_XSAVE": 55,
 }
+
+#: The parameter for nested paging by module; 6.x kernels show ``Y`` or ``N``, older ones ``1`` or ``0``.
+NESTED_PAGING = {"kvm_amd": "npt", "kvm_intel": "ept"}
 
 #: Errors after which the same call may succeed. KVM_CREATE_VM and KVM_RUN are interrupted by signals, and
 #: some kernels since 6.11 start a thread in the first KVM_RUN, which a signal makes fail with ENOMEM.
@@ -90,6 +94,19 @@ class KvmRefused(Exception):
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
         self.remedy = remedy
+
+
+def nested_paging(modules: Path = Path("/sys/module")) -> str:
+    """The parameter of KVM's module that turns nested paging on and its value, as ``kvm_amd.npt=Y``.
+
+    Empty where no module tells it. Without it KVM keeps shadow page tables, and each change that a guest
+    makes to its own costs exits.
+    """
+    for module, parameter in NESTED_PAGING.items():
+        with suppress(OSError):
+            value = (modules / module / "parameters" / parameter).read_text("ascii").strip()
+            return f"{module}.{parameter}={value}"
+    return ""
 
 
 def code(iterations: int) -> bytes:

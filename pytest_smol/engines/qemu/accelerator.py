@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pytest_smol.engines.kvm import probe as kvm
 from pytest_smol.engines.kvm.probe import KvmRefused, best_time
 from pytest_smol.errors import AcceleratorUnusable, HostError, SettingError
 
@@ -59,6 +60,14 @@ def verdict(finding: Finding) -> str:
     return ""
 
 
+def shadow_paging() -> str:
+    """A clause that says so if KVM works without nested paging, which is slower; empty if it has it."""
+    parameter, _, value = kvm.nested_paging().partition("=")
+    if value not in ("N", "0"):
+        return ""
+    return f"without nested paging, as {parameter} is {value}: what changes page tables is slow"
+
+
 def decide(wanted: str, probe: Callable[[], Finding]) -> Accelerator:
     """The accelerator for ``wanted`` (``auto``, ``kvm`` or ``tcg``); ``probe`` is not called for ``tcg``.
 
@@ -73,11 +82,11 @@ def decide(wanted: str, probe: Callable[[], Finding]) -> Accelerator:
     finding = probe()
     reason = verdict(finding)
     if wanted == "auto":
-        return Accelerator("tcg", "max", reason) if reason else Accelerator("kvm", "host", "")
+        return Accelerator("tcg", "max", reason) if reason else Accelerator("kvm", "host", shadow_paging())
     if isinstance(finding, KvmRefused):
         how = finding.remedy or "use a host, or a virtual machine with nested virtualisation, where KVM works"
         raise AcceleratorUnusable(f"KVM cannot be used: {reason}", remedy=f"{how}; or use --smol-accel=auto")
-    return Accelerator("kvm", "host", reason)
+    return Accelerator("kvm", "host", reason or shadow_paging())
 
 
 def choose(wanted: str) -> Accelerator:
