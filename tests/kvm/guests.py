@@ -16,6 +16,7 @@ import pytest
 
 from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.session.guests.guest_session import GuestSession
 from pytest_smol.session.guests.request import SessionRequest
@@ -55,6 +56,7 @@ class Guest:
     """A session snapshot, and the names of the tests that its guest has collected."""
 
     factory: MachineFactory
+    pool: Pool
     snapshot: Snapshot
     names: tuple[str, ...]
     #: When this host began to make it, by its monotonic clock.
@@ -74,11 +76,15 @@ class Guest:
             request = SessionRequest((), ("pytest",), root, root, tuple(sys.path), {})
             session = GuestSession(factory, request, spec_of(settings), ReportBuilder(config).clean)
             session.start(LIMIT)
-            yield cls(factory, session.snapshot, tests_of(root / name), started)
+            pool = Pool(factory, ahead=0)
+            try:
+                yield cls(factory, pool, session.snapshot, tests_of(root / name), started)
+            finally:
+                pool.close()
 
     def fork(self, snapshot: Snapshot | None = None) -> Machine:
-        """A machine that was forked and waits for a test."""
-        return self.factory.fork(snapshot or self.snapshot)
+        """A machine that was forked, has an identity and the time of its own, and waits for a test."""
+        return self.pool.fork(snapshot or self.snapshot)
 
     def send(self, machine: Machine, name: str) -> None:
         """Let ``machine`` run the test ``name``."""
@@ -105,7 +111,7 @@ class Guest:
             self.send(machine, name)
             return self.result(machine, limit)
         finally:
-            self.factory.retire(machine)
+            self.pool.retire(machine)
 
     def again(self, directory: Path) -> Snapshot:
         """A snapshot in ``directory`` of a guest that went on from this one's, and was frozen again."""

@@ -66,7 +66,7 @@ def test_two_forks_at_once(guest: Guest) -> None:
         guest.send(machine, "test_clocks")
     results = [guest.result(machine) for machine in machines]
     for machine in machines:
-        guest.factory.retire(machine)
+        guest.pool.retire(machine)
     assert [wrong_clocks(guest, result) for result in results] == ["", ""]
 
 
