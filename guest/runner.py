@@ -69,7 +69,8 @@ def main(control: int, pumps: socket.socket) -> None:
     artifacts = ArtifactSender(port.send, Layer.of(files["rootdir"]) if files else None, files)
     mark_output(port, message["uncaptured"])
     reporter = ReporterPlugin(port, message["screen"])
-    guest = GuestPlugin(port, reporter, message["plugins"], artifacts.end, message["seed"])
+    by_module = message["collect"] == "module"
+    guest = GuestPlugin(port, reporter, message["plugins"], artifacts.end, message["seed"], by_module)
     options = HostOptions(message["options"])
     distribution = NoDistribution(message["dist"])
     plugins = [guest, reporter, artifacts, options, distribution, Debugging(port, terminal)]

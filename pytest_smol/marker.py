@@ -14,13 +14,24 @@ from pytest_smol.settings import SCOPES, choice, converted, memory, seconds
 __all__ = ["Mark", "MarkerArguments", "marker_arguments", "marks_of", "place"]
 
 #: For pytest's --markers.
-DESCRIPTION = "smol(scope=None, memory=None, timeout=None, user=None): run the test in a microVM"
+DESCRIPTION = (
+    "smol(scope=None, memory=None, timeout=None, user=None, untrusted=False): run the test in a microVM"
+)
+
+
+def _flag(value: object) -> bool:
+    """``value`` as True or False. Raises ValueError for anything else."""
+    if not isinstance(value, bool):
+        raise ValueError("True or False is expected")
+    return value
+
 
 _ARGUMENTS: Mapping[str, Callable[[Any], Any]] = {
     "scope": choice(SCOPES),
     "memory": memory,
     "timeout": seconds,
     "user": choice(("host", "root")),
+    "untrusted": _flag,
 }
 
 
@@ -59,6 +70,7 @@ class MarkerArguments:
     memory: int | None = None
     timeout: float | None = None
     user: str | None = None
+    untrusted: bool | None = None
 
 
 def marker_arguments(nodeid: str, marks: Sequence[Mark]) -> MarkerArguments:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,13 @@ import pytest
 
 from pytest_smol import marker, settings
 from pytest_smol.errors import SmolError
-from pytest_smol.pytest_private import Exit, adds_python_path_early, remember_tests, wrap_session
+from pytest_smol.pytest_private import (
+    Exit,
+    adds_python_path_early,
+    choose_by_cache,
+    remember_tests,
+    wrap_session,
+)
 from pytest_smol.reports.text import clean
 from pytest_smol.session.xdist import roles
 from pytest_smol.settings import Settings
@@ -137,6 +144,11 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
     return None
 
 
+def _flat(lines: list[Any]) -> list[str]:
+    """What callers of a hook for lines gave, in the order in which pytest shows them."""
+    return [line for given in reversed(lines) for line in ([given] if isinstance(given, str) else given)]
+
+
 def _shows_fixtures(config: pytest.Config) -> bool:
     return bool(config.option.showfixtures or config.option.show_fixtures_per_test)
 
@@ -165,11 +177,14 @@ class HostPlugin:
         from pytest_smol.host.signals import graceful_end
         from pytest_smol.session.guarded_hooks import GuardedHooks
         from pytest_smol.session.guests.collected import SessionEnded
+        from pytest_smol.session.placement import has_untrusted
         from pytest_smol.session.summary import SummaryPlugin
 
         self._exits.enter_context(graceful_end())
         try:
             self._prepare()
+            if not self._settings.everything and has_untrusted(filter(self._runs_in_vm, items)):
+                self._settings = replace(self._settings, collect="module")
             self._session = self._make_session()
             self._session.make_plan(items, self._runs_in_vm)
             plugin = SummaryPlugin(self._config, self._session, mixed=not self._settings.everything)
@@ -246,6 +261,8 @@ class HostPlugin:
             if self._ended is not None:
                 self._session.collection.end(session, self._ended)
             self._session.collection.fill(session)
+            if self._session.by_module:
+                choose_by_cache(session.config, session.items)
             self._session.make_plan(session.items, self._runs_in_vm)
         except SmolError as error:
             self._role.end_run(pytest.UsageError(str(error)))
@@ -272,7 +289,10 @@ class HostPlugin:
         if self._session is None or self._role.over:
             return lines
         if self._settings.everything:
-            return [[line] for line in reversed(self._session.collection.lines)]
+            told = self._session.collection.lines
+            # Of tests that were collected apart, the host's pytest has chosen those that failed last.
+            chosen = [line for line in _flat(lines) if line not in told] if self._session.by_module else []
+            return [[line] for line in reversed([*chosen, *told])]
         return [*lines, self._session.describe()]
 
     # --- run ------------------------------------------------------------------------------

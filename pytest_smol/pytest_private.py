@@ -25,6 +25,7 @@ __all__ = [
     "TerminalWriter",
     "add_suite_property",
     "adds_python_path_early",
+    "choose_by_cache",
     "known_markup",
     "mark_shown_in_debugger",
     "name_interrupted_place",
@@ -106,6 +107,30 @@ def remember_tests(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
         hook(session=None, config=config, items=list(items))
     finally:
         new_first.active = active
+
+
+def _parse_id(item: pytest.Item) -> None:
+    """Let the id of ``item`` be that of its text: pytest 9.2 and newer compare ids by their parts."""
+    known: Any = getattr(item, "_id", None)
+    parse = getattr(type(known), "parse", None)
+    if parse is not None:
+        plain: Any = item
+        plain._id = parse(item.nodeid)
+
+
+def choose_by_cache(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect and sort ``items`` as ``--lf``, ``--ff``, ``--nf`` and ``--sw`` ask."""
+    plugins = config.pluginmanager
+    for item in items:
+        _parse_id(item)
+    own = {plugins.get_plugin(name) for name in ("lfplugin", "nfplugin", "stepwiseplugin")} - {None}
+    hook = plugins.subset_hook_caller("pytest_collection_modifyitems", plugins.get_plugins() - own)
+    chosen = list(items)
+    try:
+        hook(session=None, config=config, items=chosen)
+    except (OSError, ValueError):  # --nf sorts by the time of files, which the host may not have
+        return
+    items[:] = chosen
 
 
 def known_markup() -> Collection[str]:

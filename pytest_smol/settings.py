@@ -22,6 +22,7 @@ from pytest_smol.trust.settings_origin import typed_by_user
 
 __all__ = [
     "ACCELERATORS",
+    "COLLECTIONS",
     "SCOPES",
     "Settings",
     "accept_unknown",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 SCOPES = ("test", "class", "module", "session")
+COLLECTIONS = ("session", "module")
 ACCELERATORS = ("auto", "kvm", "tcg")
 
 #: The least memory in MiB that a guest boots with, and the most that is taken for no typing error.
@@ -163,6 +165,7 @@ class _Row:
 
 _ROWS = (
     _Row("scope", choice(SCOPES), "what shares a VM: test, class, module or session (default: module)"),
+    _Row("collect", choice(COLLECTIONS), "collect in one VM, or each module in its own (default: session)"),
     _Row("accel", choice(ACCELERATORS), "auto (default), kvm or tcg", metavar="NAME"),
     _Row("memory", memory, "memory of a VM in MiB (default: 512)", metavar="MIB"),
     _Row(
@@ -210,6 +213,7 @@ class Settings:
 
     everything: bool = False
     scope: str | None = None
+    collect: str = "session"
     accel: str = "auto"
     memory: int = 512
     timeout: float = 300.0

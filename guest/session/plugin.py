@@ -16,7 +16,8 @@ from _pytest.junitxml import xml_key
 
 from pytest_smol.errors import SettingError
 from pytest_smol.guest.identity import as_root, become_distinct, seed_generators, seed_of
-from pytest_smol.guest.session.collection import CollectedTree
+from pytest_smol.guest.session.by_module import FileListing, Listed, collect_as_told, leave_whole_run_to_host
+from pytest_smol.guest.session.collection import BATCH, CollectedTree
 from pytest_smol.guest.session.own_plugins import OwnPlugins
 from pytest_smol.guest.session.reporter import ReporterPlugin
 from pytest_smol.guest.session.run_end import PHASES, Closing
@@ -33,8 +34,11 @@ class GuestPlugin:
         shared: Collection[str],
         at_end: Callable[[], None] = lambda: None,
         seed: int | None = None,
+        by_module: bool = False,
     ) -> None:
         self._port = port
+        self._by_module = by_module
+        self._listing: FileListing | None = None
         self._terminal = terminal
         self._shared = shared
         self._own: OwnPlugins
@@ -82,9 +86,14 @@ class GuestPlugin:
     def pytest_collection(self, session: pytest.Session) -> Iterator[None]:
         """Tell the host how collection ended."""
         try:
+            if self._by_module:
+                self._await_order_to_collect(session)
             result = yield
             self._send_nodes(*session.items, *self._deselected)
             return result
+        except Listed:
+            self._send_files()
+            return None
         except SettingError as error:  # a marker
             self._port.send("usage_error", lines=[str(error)])
             raise pytest.UsageError(str(error)) from error
@@ -96,6 +105,19 @@ class GuestPlugin:
             self._send_nodes()
             self._port.send("stop", **_stop(error))
             raise
+
+    def _await_order_to_collect(self, session: pytest.Session) -> None:
+        """Collect nothing before the snapshot: a fork is told which files it is to collect."""
+        leave_whole_run_to_host(session.config)
+        settle_memory()
+        closing = self._own.have(*PHASES)
+        self._port.send("collected", items=[], deselected=[], lines=[], closing=closing)
+        self._listing = collect_as_told(session, self._next_order())
+
+    def _send_files(self) -> None:
+        rows = self._listing.rows if self._listing is not None else []
+        for begin in range(0, len(rows), BATCH):
+            self._port.send("files", rows=rows[begin : begin + BATCH])
 
     def pytest_warning_recorded(
         self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: Any

@@ -54,7 +54,8 @@ _NULL = type(None)
 
 #: Host to guest. ``session`` starts pytest in the guest; a fork takes ``identity`` and, when it is needed,
 #: ``run``, after ``worker`` where pytest-xdist runs. ``more`` follows when the last step so far named a test
-#: that comes after it.
+#: that comes after it. Where each module is collected in a machine of its own, a fork is told before all that
+#: to ``collect`` the files ``paths``, or, where that is null, to list the files.
 TO_GUEST: Mapping[str, _Fields] = {
     "session": {
         "args": (list,),
@@ -75,10 +76,12 @@ TO_GUEST: Mapping[str, _Fields] = {
         "files": (dict,),
         "output_limit": (int,),
         "seed": (int, _NULL),
+        "collect": (str,),
         "fresh": (dict,),
     },
     "worker": {"input": (dict,), "env": (dict,), "screen": (dict,)},
     "identity": {"fresh": (dict,)},
+    "collect": {"paths": (list, _NULL), "failed": (int,)},
     "run": {"steps": (list,), "failed": (int,)},
     "more": {"steps": (list,)},
     "close": {"failed": (int,)},
@@ -104,6 +107,7 @@ FROM_GUEST: Mapping[str, _Fields] = {
     "suite_property": {"name": (str,), "value": (str,)},
     "collecting": {"nodeid": (str,)},
     "nodes": {"rows": (list,)},
+    "files": {"rows": (list,)},
     "collect_report": {"data": (dict,)},
     "warning": {
         "text": (str,),

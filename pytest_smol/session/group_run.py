@@ -10,7 +10,7 @@ import pytest
 
 from pytest_smol.artifacts.collector import ArtifactCollector
 from pytest_smol.artifacts.incoming import IncomingArtifacts
-from pytest_smol.errors import SmolError
+from pytest_smol.errors import ProtocolError, SmolError
 from pytest_smol.machine.dispatcher import Deadline, GuestStop, Phase, Rule, exchange, finish, stop_rule
 from pytest_smol.machine.machine import Machine, OutputSink
 from pytest_smol.machine.user_terminal import Terminal
@@ -18,12 +18,13 @@ from pytest_smol.pool.pool import Pool
 from pytest_smol.protocol.wire import Message
 from pytest_smol.reports.budget import MessageBudget, RunBudget
 from pytest_smol.reports.builder import ReportBuilder
+from pytest_smol.session.guests.module_collection import GroupCollection
 from pytest_smol.session.plan import Step
 from pytest_smol.session.run_messages import RunMessages
 from pytest_smol.session.test_progress import TestDeadline, TestProgress
 from pytest_smol.snapshots.snapshot import Snapshot
 
-__all__ = ["GroupContext", "GroupRun"]
+__all__ = ["GroupContext", "GroupRun", "not_collected"]
 
 #: The least time that plugins have to end in a machine after its last test, in seconds.
 MIN_END_TIME = 60.0
@@ -39,6 +40,14 @@ _KEYWORD = 128
 
 #: The most that plugins in one machine may say when it ends, in bytes.
 MAX_PLUGIN_STATE = 1 << 30
+
+
+def not_collected() -> ProtocolError:
+    """The error for a test that the guest has not."""
+    return ProtocolError(
+        "the guest did not collect this test",
+        remedy="what is collected must not depend on what a guest lacks, such as the network",
+    )
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,25 @@ class GroupContext:
 
 
 class GroupRun:
-    """Runs the ``steps`` of a group in forks of ``snapshot``; one machine at a time."""
+    """Runs the ``steps`` of a group in forks of ``snapshot``; one machine at a time.
 
-    def __init__(self, context: GroupContext, snapshot: Snapshot, steps: Iterable[Step]) -> None:
+    With ``collection`` each fork collects the group's tests itself, and the numbers in ``steps`` are
+    places in what that gives.
+    """
+
+    def __init__(
+        self,
+        context: GroupContext,
+        snapshot: Snapshot,
+        steps: Iterable[Step],
+        collection: GroupCollection | None = None,
+    ) -> None:
         self._context = context
         self._snapshot = snapshot
         self._steps = deque(steps)
+        self._collection = collection
+        #: The machine's numbers of the tests, by the numbers in the steps; None where these are the same.
+        self._numbers: list[int | None] | None = None
         self._machine: Machine | None = None
         self._budget = MessageBudget("the test", MAX_KEPT, context.budget)
         self._state_budget = MessageBudget("a plugin", MAX_PLUGIN_STATE)
@@ -114,7 +136,7 @@ class GroupRun:
 
     def _require_turn(self, message: Message) -> None:
         """Only the test whose turn it is may be spoken of. Raises :class:`ProtocolError`."""
-        if message["index"] != self._steps[0][0]:
+        if message["index"] != self._number(self._steps[0][0]):
             raise self._phase.refusal(message)
 
     def _finish(self, message: Message) -> None:
@@ -168,6 +190,8 @@ class GroupRun:
             self._machine = self._fork(item, deadline)
         elif not self._told:
             self._machine.send({"type": "more", "steps": self._untold_steps()})
+        if self._number(self._steps[0][0]) is None:
+            raise not_collected()
         self._told = len(self._steps)
         return self._machine
 
@@ -177,13 +201,29 @@ class GroupRun:
         deadline.restart()  # the wait for a machine counts as duration of the test, not towards its timeout
         self._state_budget.begin()
         self._context.pool.keep_console(machine, item.nodeid)
+        if self._collection is not None:
+            self._numbers = self._collection.run(machine)
+            deadline.restart()
         if self._context.worker is not None:
             machine.send(self._context.worker)
         machine.send({"type": "run", "steps": self._untold_steps(), "failed": item.session.testsfailed})
         return machine
 
     def _untold_steps(self) -> list[list[int | None]]:
-        return [list(step) for step in self._steps]
+        """The steps in the machine's own numbers, without tests that it has not."""
+        steps: list[list[int | None]] = []
+        following: int | None = None
+        for number, after in reversed(self._steps):
+            own = self._number(number)
+            if own is None:
+                continue
+            next_one = None if after is None else self._number(after)
+            steps.append([own, next_one if next_one is not None or after is None else following])
+            following = own
+        return steps[::-1]
+
+    def _number(self, number: int) -> int | None:
+        return number if self._numbers is None else self._numbers[number]
 
     # --- end ------------------------------------------------------------------------------
 

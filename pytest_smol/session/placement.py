@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from pytest_smol import marker
+from pytest_smol.errors import SettingError
 from pytest_smol.marker import Mark, MarkerArguments
 from pytest_smol.reports.nodes import GuestCollector, GuestItem
 from pytest_smol.settings import SCOPES, Settings
 
-__all__ = ["MachineSpec", "Placement", "PlannedTest", "placement", "planned_test", "spec_of"]
+__all__ = [
+    "MachineSpec",
+    "Placement",
+    "PlannedTest",
+    "has_untrusted",
+    "placement",
+    "planned_test",
+    "spec_of",
+]
 
 
 @dataclass(frozen=True)
@@ -74,11 +83,24 @@ def planned_test(item: pytest.Item, settings: Settings, least: str = "test") -> 
     """
     marks = _marks(item)
     arguments = marker.marker_arguments(item.nodeid, marks)
+    if arguments.untrusted and settings.collect != "module":
+        raise SettingError(
+            f"{item.nodeid}: untrusted=True comes too late: all modules were imported in one VM",
+            remedy="with --smol, give --smol-collect=module or set smol_collect = module in the ini-file",
+        )
     boundaries = _boundaries(item)
     if marks:
         boundaries[marks[0].place] = marks[0].nodeid
     where = placement(boundaries, marks[0].place if marks else None, arguments, settings, least)
     return PlannedTest(where, arguments.timeout or settings.timeout)
+
+
+def has_untrusted(items: Iterable[pytest.Item]) -> bool:
+    """Whether a marker says of any of ``items`` that its module is not trusted.
+
+    Raises :class:`SettingError` for a wrong marker.
+    """
+    return any(marker.marker_arguments(item.nodeid, _marks(item)).untrusted for item in items)
 
 
 def _marks(item: pytest.Item) -> Sequence[Mark]:

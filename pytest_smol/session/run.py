@@ -9,7 +9,7 @@ from functools import cached_property
 import pytest
 
 from pytest_smol.artifacts.collector import ArtifactCollector
-from pytest_smol.errors import ProtocolError, SmolError
+from pytest_smol.errors import SmolError
 from pytest_smol.machine.terminal_permission import TerminalPermission
 from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.pool.factory import MachineFactory
@@ -21,7 +21,8 @@ from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.reports.nodes import stand_in
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.collection import GuestCollection
-from pytest_smol.session.group_run import GroupContext, GroupRun
+from pytest_smol.session.group_files import GroupFiles
+from pytest_smol.session.group_run import GroupContext, GroupRun, not_collected
 from pytest_smol.session.guests.guest_sessions import GuestSessions
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec, Placement, planned_test
@@ -72,6 +73,9 @@ class SmolSession:
         self._plan: Plan[pytest.Item] = Plan()
         self._numbers: dict[MachineSpec, GuestNumbers[pytest.Item]] = {}
         self._groups: dict[Placement, GroupRun] = {}
+        #: Whether each module is collected in a machine of its own.
+        self.by_module = settings.collect == "module"
+        self._files: GroupFiles | None = None
 
     def _guest_sessions(self, sys_path: Sequence[str]) -> GuestSessions:
         request = SessionRequest.of(
@@ -84,7 +88,7 @@ class SmolSession:
         )
         request = self._context.adapt_request(request)
         return GuestSessions(
-            self.factory, request, self._settings, self._context, self.screen, self._terminal
+            self.factory, request, self._settings, self._context, self.screen, self._pool, self._terminal
         )
 
     # --- start ----------------------------------------------------------------------------
@@ -108,6 +112,8 @@ class SmolSession:
         planned = {item: planned_test(item, self._settings, least) for item in filter(in_vm, items)}
         self._plan = Plan(items, planned)
         self._numbers.clear()
+        if self.by_module:
+            self._files = GroupFiles(filter(planned.__contains__, items), self._guests.file_collector())
 
     def start(self) -> None:
         """Start the guests that the plan needs. Raises :class:`SmolError`.
@@ -150,19 +156,17 @@ class SmolSession:
     def _group_of(self, item: pytest.Item) -> GroupRun:
         """The run of the group that ``item`` belongs to. Raises :class:`SmolError`."""
         where = self._plan.in_vms[item].placement
-        numbers = self._numbers_in(where.spec)
-        if numbers.number(item) is None:
-            raise ProtocolError(
-                "the guest did not collect this test",
-                remedy="what is collected must not depend on what a guest lacks, such as the network",
-            )
+        if self._numbers_in(where).number(item) is None:
+            raise not_collected()
         if where not in self._groups:
             guest = self._guests.open(where.spec)
             self._pool.plan(guest.snapshot, self._plan.machines_to_come(where))
             # A worker of pytest-xdist is told one test after another.
             known = self._context.workerinput is None
-            steps = numbers.steps(self._plan.members(where)) if known else []
-            self._groups[where] = GroupRun(self._group_context, guest.snapshot, steps)
+            members = self._plan.members(where)
+            steps = self._numbers_in(where).steps(members) if known else []
+            collection = self._files.of(members)[1] if self._files is not None else None
+            self._groups[where] = GroupRun(self._group_context, guest.snapshot, steps, collection)
         return self._groups[where]
 
     @cached_property
@@ -188,15 +192,18 @@ class SmolSession:
     def _step(self, item: pytest.Item, nextitem: pytest.Item | None) -> Step:
         """The step of a test of which only the next after it in the machine is known, if any."""
         where = self._plan.in_vms[item].placement
-        numbers = self._numbers_in(where.spec)
+        numbers = self._numbers_in(where)
         number = numbers.number(item)
         assert number is not None
         following = self._plan.in_vms.get(nextitem) if nextitem is not None else None
         shares = following is not None and following.placement == where
         return number, numbers.number(nextitem) if shares and nextitem is not None else None
 
-    def _numbers_in(self, spec: MachineSpec) -> GuestNumbers[pytest.Item]:
-        """The numbers of the run's tests in a guest of ``spec``. Raises :class:`SmolError`."""
+    def _numbers_in(self, where: Placement) -> GuestNumbers[pytest.Item]:
+        """The numbers of the run's tests in the machines of ``where``. Raises :class:`SmolError`."""
+        if self._files is not None:
+            return self._files.of(self._plan.members(where))[0]
+        spec = where.spec
         if spec not in self._numbers:
             tests = self._plan.tests
             self._numbers[spec] = GuestNumbers(tests, self._guests.open(spec).match(tests))
@@ -224,7 +231,8 @@ class SmolSession:
         if guest is None or not self._settings.everything or not guest.collected.has_end_hooks:
             return None
         timeout = self._settings.timeout
-        return GuestRunEnd(self._config, self._group_context, guest.snapshot, self.screen, timeout)
+        collector = self._guests.file_collector() if self.by_module else None
+        return GuestRunEnd(self._config, self._group_context, guest.snapshot, self.screen, timeout, collector)
 
     def close(self) -> None:
         """Kill every machine and remove every file of the run; idempotent."""

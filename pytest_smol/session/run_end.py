@@ -19,6 +19,8 @@ from pytest_smol.protocol.wire import MAX_FRAME, Message, WireError, encode
 from pytest_smol.reports.budget import MessageBudget
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.group_run import MAX_KEPT, GroupContext
+from pytest_smol.session.guests.collected import SessionEnded
+from pytest_smol.session.guests.module_collection import FileCollector
 from pytest_smol.session.run_messages import status_of_exit
 from pytest_smol.snapshots.snapshot import Snapshot
 
@@ -35,7 +37,8 @@ class GuestRunEnd:
     """The machine in which the run of ``config`` ends, a fork of ``snapshot``; made when it is first needed.
 
     ``limit`` is the time in seconds that each hook may take. A machine that
-    goes wrong costs what its plugins would have shown, and one line says so.
+    goes wrong costs what its plugins would have shown, and one line says so. With ``collector``
+    the snapshot has collected nothing: the machine lists the files, which loads all conftest files.
     """
 
     def __init__(
@@ -45,11 +48,13 @@ class GuestRunEnd:
         snapshot: Snapshot,
         screen: Screen,
         limit: float,
+        collector: FileCollector | None = None,
     ) -> None:
         self._config = config
         self._context = context
         self._snapshot = snapshot
         self._screen = screen
+        self._collector = collector
         self._limit = limit
         self._deadline = Deadline(limit)
         self._machine: Machine | None = None
@@ -121,6 +126,8 @@ class GuestRunEnd:
         machine = self._machine = self._context.pool.fork(self._snapshot, self._output)
         self._deadline.restart()
         self._context.pool.keep_console(machine, "session end")
+        if self._collector is not None:
+            self._list_files(self._collector, machine)
         machine.send({"type": "close", "failed": session.testsfailed})
         self._replaying = True
         for batch in self._batches(reports):
@@ -128,6 +135,13 @@ class GuestRunEnd:
             finish(machine, self._replay_phase())
         self._replaying = False
         return machine
+
+    def _list_files(self, collector: FileCollector, machine: Machine) -> None:
+        try:
+            collector.collect(machine, None)
+        except SessionEnded as ended:
+            raise MachineError(f"{ended} while it listed the files") from ended
+        self._deadline.restart()
 
     def _output(self, name: str, data: bytes) -> None:
         # What hooks print for a report was shown when the report came.

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -273,8 +273,9 @@ class Record:
     def ran(self) -> list[list[str]]:
         """The node ids of the tests that each fork began, fork by fork."""
         return [
-            [self.node_ids[said["index"]] for said in fork.received if said["type"] == "start"]
+            [ids[said["index"]] for said in fork.received if said["type"] == "start"]
             for fork in self.forks
+            for ids in [_node_ids(fork) or self.node_ids]  # a fork may have collected itself
         ]
 
     @property
@@ -284,9 +285,16 @@ class Record:
 
     def learn(self, machine: FakeMachine) -> None:
         """Note the node ids that a session's machine told."""
-        rows = (row for said in machine.received if said["type"] == "nodes" for row in said["rows"])
-        with suppress(KeyError, TypeError):  # of a guest that sends nonsense
-            self.node_ids.update({row["item"]["number"]: row["nodeid"] for row in rows if "item" in row})
+        self.node_ids.update(_node_ids(machine))
+
+
+def _node_ids(machine: FakeMachine) -> dict[int, str]:
+    """The node ids of the tests that ``machine`` collected, by its number."""
+    rows = (row for said in machine.received if said["type"] == "nodes" for row in said["rows"])
+    try:
+        return {row["item"]["number"]: row["nodeid"] for row in rows if "item" in row}
+    except (KeyError, TypeError):  # of a guest that sends nonsense
+        return {}
 
 
 class FakeFactory(MachineFactory):

@@ -122,6 +122,7 @@ EXAMPLES: dict[str, Message] = {
     "suite_property": {"type": "suite_property", "name": "n", "value": "v"},
     "collecting": {"type": "collecting", "nodeid": "test_a.py"},
     "nodes": {"type": "nodes", "rows": [_MODULE, _NODE]},
+    "files": {"type": "files", "rows": [["test_a.py", "/test_a.py"]]},
     "collect_report": {"type": "collect_report", "data": _COLLECT},
     "warning": {**warning("text"), "location": ["test_a.py", 1, "f"]},
     "collected": {"type": "collected", "items": [0], "deselected": [], "lines": ["x"], "closing": False},

@@ -133,6 +133,14 @@ def test_options_of_the_ini_file_distribute_and_guests_do_not(bench: Bench) -> N
     assert len(imports(smol)) == 1, "the workers did not share one snapshot"
 
 
+def test_modules_that_are_collected_apart_are_distributed_alike(bench: Bench) -> None:
+    bench.write("pytest.ini", "[pytest]\nsmol_collect = module\n")
+    bench.write("test_suite.py", SUITE)
+    bench.write("test_other.py", OTHER)
+    ((plain, smol),) = bench.both("-n2 --junitxml=junit.xml", plugins=XDIST)
+    assert_same(plain, smol)
+
+
 SCREEN = """
     import os
 

@@ -20,6 +20,7 @@ from pytest_smol.reports.nodes import NodeTable
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.guests.collected import Collected, SessionEnded
 from pytest_smol.session.guests.collection_deadline import CollectionDeadline
+from pytest_smol.session.guests.module_collection import ModuleCollection
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec
 from pytest_smol.session.xdist.shared_sessions import SharedSession, SharedSessions
@@ -69,18 +70,23 @@ class GuestSession:
         self._shared = shared
         self._terminal = terminal
         self._budget = budget or collection_budget()
+        self._modules: ModuleCollection | None = None
         #: The messages of the guest, encoded, for the other processes of a distributed run.
         self._said: list[bytes] = []
         self.collected = Collected(NodeTable(clean))
 
-    def start(self, timeout: float, screen: Screen | None = None) -> None:
+    def start(
+        self, timeout: float, screen: Screen | None = None, modules: ModuleCollection | None = None
+    ) -> None:
         """Bring the guest from the base snapshot to the one that forks are made of.
 
         Collection may take as long as a :class:`CollectionDeadline` of ``timeout`` seconds
-        says; what is written meanwhile is shown on ``screen``.
+        says; what is written meanwhile is shown on ``screen``. With ``modules`` these collect
+        what the session itself leaves out.
         Raises :class:`SessionEnded` when the guest's pytest ends, and
         :class:`MachineError` (with the console as evidence) when the machine does.
         """
+        self._modules = modules
         if self._shared is not None:
             self._start_shared(self._shared, timeout, screen)
             return
@@ -162,7 +168,23 @@ class GuestSession:
                 tree = machine.freeze(base.state)
         finally:
             self._factory.retire(machine)
-        return seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
+        snapshot = seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
+        if self._modules is not None:
+            self._collect_modules(self._modules, snapshot)
+        return snapshot
+
+    def _collect_modules(self, modules: ModuleCollection, snapshot: Snapshot) -> None:
+        """Collect in forks of ``snapshot``. Raises :class:`SessionEnded` where pytest ended in one."""
+        handlers = self.collected.handlers
+
+        def take(message: Message) -> None:
+            self._budget.take(message)
+            self._noting(handlers[message["type"]])(message)
+
+        ended = modules.collect(snapshot, take)
+        if ended is not None:
+            status, output = ended
+            raise SessionEnded(status, self.collected, output)
 
     def _rules(
         self, machine: Machine, screen: Screen | None, deadline: CollectionDeadline

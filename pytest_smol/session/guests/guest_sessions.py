@@ -8,9 +8,11 @@ from pytest_smol.errors import MachineError, SmolError, SnapshotError
 from pytest_smol.host.resources import require_part
 from pytest_smol.machine.user_terminal import Terminal
 from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.screen import Screen
 from pytest_smol.session.guests.collected import SessionEnded
 from pytest_smol.session.guests.guest_session import GuestSession, collection_budget
+from pytest_smol.session.guests.module_collection import FileCollector, ModuleCollection
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec, spec_of
 from pytest_smol.session.xdist.shared_sessions import ProcessContext
@@ -29,8 +31,10 @@ class GuestSessions:
         settings: Settings,
         context: ProcessContext,
         screen: Screen,
+        pool: Pool,
         terminal: Terminal,
     ) -> None:
+        self._pool = pool
         self._factory = factory
         self._request = request
         self._settings = settings
@@ -65,11 +69,27 @@ class GuestSessions:
             self._start(session, spec)
         return self._sessions[spec]
 
+    def _shows(self, spec: MachineSpec) -> bool:
+        """Whether the session for ``spec`` shows what it writes while it collects: only the first does."""
+        return self._settings.everything and spec == self.default_spec
+
+    def _modules(self, spec: MachineSpec) -> ModuleCollection | None:
+        """What collects the tests of the run, where each module is collected in a machine of its own."""
+        if self._settings.collect != "module" or not self._shows(spec):
+            return None
+        collector = FileCollector(
+            self._screen.clean, self._settings.timeout, self._terminal, self._screen, self._budget
+        )
+        return ModuleCollection(self._pool, collector)
+
+    def file_collector(self) -> FileCollector:
+        """What has forks collect files again; what they say of them is not kept."""
+        return FileCollector(self._screen.clean, self._settings.timeout, self._terminal)
+
     def _start(self, session: GuestSession, spec: MachineSpec) -> None:
-        # Only the first to collect shows what it writes meanwhile.
-        shows = self._settings.everything and spec == self.default_spec
         try:
-            session.start(self._settings.timeout, self._screen if shows else None)
+            screen = self._screen if self._shows(spec) else None
+            session.start(self._settings.timeout, screen, self._modules(spec))
         except SessionEnded as ended:
             if not (ended.lines or ended.stop):  # else its output comes after the header
                 self._screen.release()

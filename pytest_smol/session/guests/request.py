@@ -38,6 +38,8 @@ class SessionRequest:
     env: dict[str, str] = field(metadata=_COMMON)
     #: Values that the host's plugins drew at random, by the option's ``dest``.
     options: dict[str, int | str] = field(default_factory=dict)
+    #: Whether one guest collects all modules (``session``), or each fork its own (``module``).
+    collect: str = "session"
     #: How pytest-xdist distributes the tests: its ``--dist``, or ``no``.
     dist: str = "no"
     #: Which files to send (:meth:`ArtifactCollector.request`).
@@ -76,6 +78,7 @@ class SessionRequest:
             plugins=plugin_modules(config),
             output_limit=settings.output_limit,
             seed=settings.seed,
+            collect=settings.collect,
         )
 
     def content(self, user: str) -> Message:
