@@ -99,12 +99,12 @@ def _parsed(config: pytest.Config) -> Iterator[tuple[str, str, Path, bool]]:
         yield arg, base, path, bool(separator)
 
 
-def collect_as_told(session: pytest.Session, order: dict[str, Any]) -> FileListing | None:
+def collect_as_told(session: pytest.Session, message: dict[str, Any]) -> FileListing | None:
     """Prepare ``session`` for what a ``collect`` message asks; gives the listing where files are listed."""
-    count_failures(session, order["failed"])
+    count_failures(session, message["failed"])
     config = session.config
-    if order["paths"] is not None:
-        config.args = arguments_to_collect(config, order["paths"])
+    if message["paths"] is not None:
+        config.args = arguments_to_collect(config, message["paths"])
         config.pluginmanager.register(NoTests(), "smol-no-tests")
         return None
     config.args = arguments_to_list(config)

@@ -87,7 +87,7 @@ class GuestPlugin:
         """Tell the host how collection ended."""
         try:
             if self._by_module:
-                self._await_order_to_collect(session)
+                self._await_request_to_collect(session)
             result = yield
             self._send_nodes(*session.items, *self._deselected)
             return result
@@ -106,13 +106,13 @@ class GuestPlugin:
             self._port.send("stop", **_stop(error))
             raise
 
-    def _await_order_to_collect(self, session: pytest.Session) -> None:
+    def _await_request_to_collect(self, session: pytest.Session) -> None:
         """Collect nothing before the snapshot: a fork is told which files it is to collect."""
         leave_whole_run_to_host(session.config)
         settle_memory()
         closing = self._own.have(*PHASES)
         self._port.send("collected", items=[], deselected=[], lines=[], closing=closing)
-        self._listing = collect_as_told(session, self._next_order())
+        self._listing = collect_as_told(session, self._next_request())
 
     def _send_files(self) -> None:
         rows = self._listing.rows if self._listing is not None else []

@@ -87,7 +87,9 @@ class FakeFactory:
 def guest_session_of(snapshot: Snapshot) -> Callable[..., Any]:
     """What stands for GuestSession: it has collected all tests."""
     return lambda *_: SimpleNamespace(
-        snapshot=snapshot, start=lambda timeout, screen: None, match=lambda items: list(range(len(items)))
+        snapshot=snapshot,
+        start=lambda timeout, screen, modules: None,
+        match=lambda items: list(range(len(items))),
     )
 
 
