@@ -12,7 +12,8 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +26,10 @@ PR_SET_DUMPABLE = 4
 MS_BIND = 4096
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+#: What /etc/hosts is around the name of this machine, which has 13 characters: hosts(5).
+_HOSTS = (b"127.0.0.1 localhost\n127.0.1.1 ", b"\n::1 localhost ip6-localhost ip6-loopback\n")
+_NAME = b"smol".ljust(13)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,18 +42,20 @@ class _Places:
 
     def __init__(self) -> None:
         self.urandom = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
-        self.machine_id = _mapped("/etc/machine-id", 32)
-        self.boot_id = _mapped("/run/boot_id", 36)
+        self.machine_id = _mapped("/etc/machine-id", b"0" * 32 + b"\n")
+        self.boot_id = _mapped("/run/boot_id", b"0" * 36 + b"\n")
+        self.hostname = _mapped("/etc/hostname", _NAME + b"\n")
+        self.hosts = _mapped("/etc/hosts", _NAME.join(_HOSTS))
         # The kernel's own boot_id cannot be written, so another file is mounted over it.
         if _libc.mount(b"/run/boot_id", _BOOT_ID.encode(), None, MS_BIND, None) != 0:
             raise OSError(ctypes.get_errno(), "the boot id could not be replaced")
 
 
-def _mapped(path: str, size: int) -> mmap.mmap:
-    """Map the new file ``path``, one line of ``size`` characters: changing it takes no system call."""
+def _mapped(path: str, content: bytes) -> mmap.mmap:
+    """Map the new file ``path`` with ``content``: changing it takes no system call."""
     with open(path, "wb+", 0) as file:
-        file.write(b"0" * size + b"\n")
-        page = mmap.mmap(file.fileno(), size)
+        file.write(content)
+        page = mmap.mmap(file.fileno(), len(content))
     page[:] = page[:]  # the page becomes writable now, not in each fork
     return page
 
@@ -63,9 +70,12 @@ def become_distinct(fresh: dict[str, Any]) -> None:
     places = _places()
     _reseed_kernel(places.urandom, bytes.fromhex(fresh["entropy"]))
     time.clock_settime_ns(time.CLOCK_REALTIME, int(fresh["time_ns"]))
-    socket.sethostname(fresh["hostname"].encode("ascii"))
-    places.machine_id[:] = fresh["machine_id"].encode("ascii")
-    places.boot_id[:] = fresh["boot_id"].encode("ascii")
+    name = fresh["hostname"].encode("ascii")
+    socket.sethostname(name)
+    places.hostname[: len(_NAME)] = name
+    places.hosts[len(_HOSTS[0]) : -len(_HOSTS[1])] = name
+    places.machine_id[:32] = fresh["machine_id"].encode("ascii")
+    places.boot_id[:36] = fresh["boot_id"].encode("ascii")
     reseed_generators()
 
 
@@ -156,6 +166,20 @@ def set_user(uid: int, gid: int, groups: list[int]) -> None:
     os.setresgid(gid, gid, 0)
     os.setresuid(uid, uid, 0)
     _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+@contextmanager
+def briefly_root() -> Iterator[None]:
+    """Within this, root's rights for the effective user; afterwards they are still to be had."""
+    user = os.geteuid()
+    if user:
+        os.seteuid(0)
+    try:
+        yield
+    finally:
+        if user:
+            os.seteuid(user)
+            _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 class as_root:

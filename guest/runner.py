@@ -22,10 +22,12 @@ from pytest_smol.guest.artifacts.sender import ArtifactSender
 from pytest_smol.guest.artifacts.written_files import Layer
 from pytest_smol.guest.identity import become_distinct, drop_caches, seed_generators, set_user
 from pytest_smol.guest.port import Port
+from pytest_smol.guest.process_state import take_on
 from pytest_smol.guest.session.host_options import HostOptions
 from pytest_smol.guest.session.plugin import GuestPlugin, settle_memory
 from pytest_smol.guest.session.reporter import ReporterPlugin
 from pytest_smol.guest.session.xdist import NoDistribution
+from pytest_smol.guest.storage import Storage
 from pytest_smol.guest.terminal.debugging import Debugging, open_before_debuggers
 from pytest_smol.guest.terminal.pty import Terminal, standard_input
 from pytest_smol.guest.terminal.streams import mark_output
@@ -42,6 +44,7 @@ def begin_session(message: dict[str, Any]) -> None:
     os.environ.update(message["env"])
     sys.argv[:] = message["argv"]
     os.umask(message["umask"])
+    take_on(message["process"])
     sys.path[:] = message["sys_path"]
     importlib.invalidate_caches()
     set_user(message["uid"], message["gid"], message["groups"])
@@ -73,7 +76,8 @@ def main(control: int, pumps: socket.socket) -> None:
     guest = GuestPlugin(port, reporter, message["plugins"], artifacts.end, message["seed"], by_module)
     options = HostOptions(message["options"])
     distribution = NoDistribution(message["dist"])
-    plugins = [guest, reporter, artifacts, options, distribution, Debugging(port, terminal)]
+    storage = Storage(message["storage"])
+    plugins = [guest, reporter, artifacts, options, distribution, storage, Debugging(port, terminal)]
     status = pytest.main(message["args"], plugins=plugins)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,7 +1,8 @@
 """PID 1 of the guest: starts the runner, reaps orphaned processes, reports how the runner ended.
 
-The only other thing that it does is to start the process that serves a terminal
-(guest/terminal/pump.py). Whatever a test does to its own process or to all others
+Before that it sets up what tests may expect of a Linux system (guest/surroundings.py). The only
+other thing that it does is to start the process that serves a terminal (guest/terminal/pump.py).
+Whatever a test does to its own process or to all others
 (``kill -9 -1``), the kernel protects PID 1 from signals, so the host is always told.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
+from pytest_smol.guest.surroundings import set_up
 from pytest_smol.guest.terminal.pump import start_pump
 from pytest_smol.protocol.wire import encode
 
@@ -102,6 +104,7 @@ def death(status: int) -> dict[str, object]:
 
 def main() -> None:
     """Be PID 1: open the ports, start the runner, and watch it. Raises LookupError for a missing port."""
+    set_up()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the kernel discards it then: kill(2)
     children, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup)

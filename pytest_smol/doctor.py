@@ -157,9 +157,12 @@ def check_cache(settings: Settings) -> str:
 
 
 def check_guest_kernel(settings: Settings) -> str:
-    """The guest's kernel and initramfs, made where they are missing. Raises HostError."""
+    """The guest's kernel, initramfs and modules, made where they are missing. Raises HostError."""
     files = boot_files.prepare(cache_directory.directory(), settings.kernel, lambda text: None)
-    return f"Linux {files.release}, initramfs of {files.initramfs.stat().st_size >> 10} KiB"
+    modules = (files.index / "modules.dep").read_bytes().count(b"\n")
+    source = f"in {files.modules}" if settings.kernel else f"of linux-image-{files.release}"
+    initramfs_size = files.initramfs.stat().st_size >> 10
+    return f"Linux {files.release}, initramfs of {initramfs_size} KiB, {modules} modules {source}"
 
 
 def check_memory(settings: Settings, root: Path = Path("/")) -> str:

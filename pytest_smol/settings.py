@@ -96,6 +96,14 @@ def memory(text: str | int) -> int:
     return int(value)
 
 
+def storage(text: str | int) -> int:
+    """``text`` in MiB as the most that tests can write, in bytes. Raises ValueError."""
+    value = _number(text, int)
+    if not 1 <= value <= _MEMORY_RANGE[1]:
+        raise ValueError(f"a number of MiB from 1 to {_MEMORY_RANGE[1]} is expected")
+    return int(value) << 20
+
+
 def seconds(text: str | float) -> float:
     """``text`` as a limit in seconds. Raises ValueError."""
     value = _number(text, float)
@@ -175,6 +183,7 @@ _ROWS = (
         metavar="S",
     ),
     _Row("seed", seed, "seed of the random numbers of tests in VMs (default: none)", metavar="N"),
+    _Row("tmp", storage, "most that tests in a VM can write, in MiB (default: what fits its memory)", False),
     _Row("output_limit", output_limit, "most output of one test in a VM, in MiB (default: 16)", flag=False),
     _Row(
         "report_limit",
@@ -226,6 +235,7 @@ class Settings:
     output_limit: int = 16 << 20
     report_limit: int = 1 << 30
     artifacts_limit: int = 4 << 30
+    tmp: int | None = None
     hide: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()

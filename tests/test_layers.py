@@ -50,7 +50,8 @@ INNER_LAYERS = {
         ("warmup",),
         ("session", "artifacts"),
         ("terminal",),
-        ("port", "identity"),
+        ("storage",),
+        ("port", "identity", "surroundings", "process_state"),
         ("message_fitting",),
     ),
 }

@@ -17,8 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-#: guest/init opens the overlay's upper directory as this descriptor for what it starts.
-UPPER_FD = 9
+from pytest_smol.guest.surroundings import UPPER_FD
 
 #: The granularity of a file system's timestamps in nanoseconds: two changes within it may have one ctime.
 _TICK = 20_000_000

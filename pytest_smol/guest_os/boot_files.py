@@ -1,4 +1,4 @@
-"""The kernel and the initramfs that a guest boots from, made once and kept in the user's cache.
+"""The kernel, initramfs and module indexes that a guest boots from, made once and kept in the user's cache.
 
 A JSON file next to them, the stamp, records the inode number, size, time and a digest of every
 file that they were made from. While these are unchanged the boot files are used. A source with the
@@ -25,6 +25,7 @@ from pytest_smol.errors import DiskFull, KernelUnavailable
 from pytest_smol.guest_os import cpio, initramfs
 from pytest_smol.guest_os.kernel import GuestKernel, Module, load_order, open_kernel, read_module
 from pytest_smol.guest_os.kernel_package import find_image, unpack_default
+from pytest_smol.guest_os.module_index import index_files, read_modules
 from pytest_smol.host.atomic_file import replace_file
 from pytest_smol.virtiofs.dependencies.dependency import content_digest
 
@@ -46,12 +47,17 @@ class BootFiles:
     """A kernel image of ``release`` and an initramfs for it.
 
     ``digest`` is that of the content of both files; it is part of a snapshot's key.
+    ``modules`` is the directory of the kernel's modules, and ``index`` the one with the files in
+    which modprobe looks them up. ``busybox`` is the program that the initramfs has.
     """
 
     kernel: Path
     initramfs: Path
     release: str
     digest: str
+    modules: Path
+    index: Path
+    busybox: Path
 
 
 def prepare(cache: Path, kernel: str | None, progress: Callable[[str], None]) -> BootFiles:
@@ -97,7 +103,9 @@ def _build(root: Path, stamp: Path, wanted: str | None, progress: Callable[[str]
     content = cpio.archive(initramfs.members(INIT.read_bytes(), busybox.read_bytes(), modules))
     digest = hashlib.sha256(kernel.image.read_bytes() + hashlib.sha256(content).digest()).hexdigest()
     # Named by content, as a machine may be booting from an older one.
-    files = BootFiles(kernel.image, root / f"initramfs-{digest[:16]}.cpio", kernel.release, digest)
+    archive = root / f"initramfs-{digest[:16]}.cpio"
+    index = _write_index(root, kernel)
+    files = BootFiles(kernel.image, archive, kernel.release, digest, kernel.modules, index, busybox)
     replace_file(files.initramfs, content)
     _write_stamp(stamp, files, sources)
     return files
@@ -162,6 +170,18 @@ class _Source:
         return now if now is not None and now.digest == self.digest else None
 
 
+def _write_index(root: Path, kernel: GuestKernel) -> Path:
+    """The directory below ``root`` with the index files of the kernel's modules, named by their content."""
+    info = kernel.modules / "modules.builtin.modinfo"
+    files = index_files(read_modules(kernel), kernel.builtin(), info.read_bytes() if info.is_file() else b"")
+    digest = hashlib.sha256(b"".join(files[name] for name in sorted(files))).hexdigest()
+    directory = root / f"modules-{digest[:16]}"
+    directory.mkdir(exist_ok=True)
+    for name, content in files.items():
+        replace_file(directory / name, content)
+    return directory
+
+
 def _to_json(files: BootFiles, sources: Mapping[str, _Source]) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -169,6 +189,9 @@ def _to_json(files: BootFiles, sources: Mapping[str, _Source]) -> dict[str, Any]
         "initramfs": files.initramfs.name,
         "release": files.release,
         "digest": files.digest,
+        "modules": str(files.modules),
+        "index": files.index.name,
+        "busybox": str(files.busybox),
         "size": files.initramfs.stat().st_size,
         "sources": {path: list(astuple(source)) for path, source in sources.items()},
     }
@@ -183,16 +206,19 @@ def _read_stamp(stamp: Path) -> BootFiles | None:
     try:
         table = json.loads(stamp.read_bytes())
         archive = stamp.parent / str(table["initramfs"])
+        index = stamp.parent / str(table["index"])
         known = {path: _Source(*row) for path, row in table["sources"].items()}
         if (
             table["format"] != FORMAT
             or not {str(INIT), str(RECIPE)} <= set(known)
             or archive.stat().st_size != table["size"]
+            or not (index / "modules.dep").is_file()
         ):
             return None
         sources = {path: source.now(Path(path)) for path, source in known.items()}
         unchanged = {path: source for path, source in sources.items() if source is not None}
-        files = BootFiles(Path(table["kernel"]), archive, table["release"], table["digest"])
+        places = (Path(table["modules"]), index, Path(table["busybox"]))
+        files = BootFiles(Path(table["kernel"]), archive, table["release"], table["digest"], *places)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if unchanged.keys() != known.keys():

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -116,6 +117,7 @@ def base_view(
     user: User | None = None,
     interpreter: Interpreter | None = None,
     hidden: Hiding | None = None,
+    system: Mapping[str, Entry] = MappingProxyType({}),
 ) -> View:
     """The view of the base snapshot.
 
@@ -123,12 +125,12 @@ def base_view(
     (``guest_dir``), pytest-smol itself (``package_dir``), an ``/etc`` with the
     files that the recipe lists, and an empty home directory. ``user`` and
     ``interpreter`` are by default those of this process; ``hidden`` are the
-    rules by which files are hidden.
+    rules by which files are hidden; ``system`` are entries for the guest's kernel (kernel_view.py).
     """
     user = user or User.current()
     interpreter = interpreter or Interpreter.current()
     table = json.loads(RECIPE.read_text("utf-8"))
-    entries = _composed(table, user)
+    entries = {**_composed(table, user), **system}
     for place in filter(os.path.exists, table["system"]):
         add(entries, reach(place))
     places = [*_etc(table["etc"]), *interpreter.prefixes, str(guest_dir), str(package_dir)]

@@ -36,7 +36,7 @@ PARAMETERS = (
     ("lsm=landlock,yama", "the other modules have no policy, but are called for each path"),
     ("psi=0", "pressure is accounted at each context switch, and not read"),
     ("noautogroup", "it schedules between sessions, and there is one"),
-    ("cgroup.memory=nokmem,nosocket", "no control group has a memory limit"),
+    ("sysctl.kernel.kexec_load_disabled=1", "the machine of another kernel could not be observed"),
     ("sysctl.vm.stat_interval=3600", "statistics would wake up a fork that waits"),
     ("sysctl.vm.compaction_proactiveness=0", "compaction would wake up a fork that waits"),
     ("sysctl.vm.dirty_writeback_centisecs=0", "there is no disk to write to"),

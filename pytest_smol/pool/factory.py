@@ -18,6 +18,7 @@ from pytest_smol.errors import BootFailed, MachineError, MachineTimeout
 from pytest_smol.guest_os import boot_files, initramfs, kernel_parameters
 from pytest_smol.guest_os.host_view import base_view, hiding
 from pytest_smol.guest_os.interpreter import start_command
+from pytest_smol.guest_os.kernel_view import kernel_entries
 from pytest_smol.host import cache_directory
 from pytest_smol.host.process import launcher_problem
 from pytest_smol.host.resources import require_memory
@@ -99,7 +100,9 @@ class MachineFactory:
         self.boot_files = boot_files.prepare(cache, settings.kernel, progress)
         self._bases = BaseCache(cache, kernel_parameters.tsc_khz())
         self.consoles = Consoles(settings.keep_console, os.environ.get("PYTEST_XDIST_WORKER", ""))
-        self.view = base_view(hidden=hiding(settings.hide, settings.show))
+        self.view = base_view(
+            hidden=hiding(settings.hide, settings.show), system=kernel_entries(self.boot_files)
+        )
         self.hidden: set[str] = set() if hidden is None else hidden
         self.usage = Usage()
         self.ledger = Ledger.of_user()

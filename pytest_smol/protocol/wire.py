@@ -68,6 +68,8 @@ TO_GUEST: Mapping[str, _Fields] = {
         "gid": (int,),
         "groups": (list,),
         "umask": (int,),
+        "process": (dict,),
+        "storage": (int, _NULL),
         "drop_caches": (bool,),
         "screen": (dict,),
         "uncaptured": (bool,),

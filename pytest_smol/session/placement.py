@@ -51,10 +51,19 @@ class PlannedTest:
 
 
 def spec_of(settings: Settings, arguments: MarkerArguments | None = None) -> MachineSpec:
-    """The spec that settings and a marker ask for; the host's user may be root itself."""
+    """The spec that settings and a marker ask for; the host's user may be root itself.
+
+    Raises :class:`SettingError` where the VM's memory is less than its tests may write.
+    """
     arguments = arguments or MarkerArguments()
     user = arguments.user or "host"
-    return MachineSpec(arguments.memory or settings.memory, "root" if os.getuid() == 0 else user)
+    memory = arguments.memory or settings.memory
+    if settings.tmp is not None and settings.tmp >= memory << 20:
+        raise SettingError(
+            f"smol_tmp={settings.tmp >> 20} is no less than the {memory} MiB of the VM, which it is part of",
+            remedy="choose a smaller smol_tmp, or more memory: smol_memory, @pytest.mark.smol(memory=...)",
+        )
+    return MachineSpec(memory, "root" if os.getuid() == 0 else user)
 
 
 def placement(

@@ -34,6 +34,7 @@ FOLDERS = (
     Folder(("tests/hostile",), 112),
     Folder(("tests/vm",), 672, pieces=4),
     Folder(("tests/thirdparty",), 282, pieces=2),
+    Folder(("tests/system",), 240),
     Folder(("tests/kvm",), 5),  # only counted as skipped where there is no KVM: scripts/kvm runs them
 )
 

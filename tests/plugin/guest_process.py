@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from _pytest.cacheprovider import Cache
 
-from pytest_smol.guest import runner, supervisor
+from pytest_smol.guest import runner, storage, supervisor
 from pytest_smol.guest.artifacts.written_files import Layer
 from pytest_smol.guest.port import Port
 from pytest_smol.guest.session import plugin
@@ -154,6 +154,8 @@ def _leave_the_host_alone() -> None:
         "drop_caches": ((runner,), lambda: None),
         "set_user": ((runner,), lambda uid, gid, groups: None),
         "as_root": ((plugin,), nullcontext),
+        "take_on": ((runner,), lambda state: None),
+        "set_size": ((storage,), lambda size: None),
     }
     for name, (modules, harmless) in names.items():
         for module in modules:

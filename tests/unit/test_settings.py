@@ -21,6 +21,7 @@ FLAGS = [
 INI_ONLY = [
     ("kernel", "/boot/vmlinuz", "/boot/vmlinuz"),
     ("output_limit", "4", 4 << 20),
+    ("tmp", "100", 100 << 20),
 ]
 
 WRONG = [

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_smol.host.process_state import process_state, umask
 from pytest_smol.protocol.wire import Message
 from pytest_smol.reports.plugin_compat import drawn_options, plugin_modules
 from pytest_smol.settings import Settings
@@ -54,6 +55,10 @@ class SessionRequest:
     output_limit: int = 16 << 20
     #: Where the random numbers of tests come from, None for anything.
     seed: int | None = None
+    #: The most that tests can write, in bytes, None for what there is room for.
+    storage: int | None = None
+    #: What the host's process would pass on to a child (:func:`process_state`).
+    process: Message = field(default_factory=process_state, metadata=_COMMON)
 
     @classmethod
     def of(
@@ -79,6 +84,7 @@ class SessionRequest:
             output_limit=settings.output_limit,
             seed=settings.seed,
             collect=settings.collect,
+            storage=settings.tmp,
         )
 
     def content(self, user: str) -> Message:
@@ -138,15 +144,5 @@ def _account(user: str) -> Message:
         "uid": 0 if root else os.getuid(),
         "gid": 0 if root else os.getgid(),
         "groups": [0] if root else os.getgroups(),
-        "umask": _umask(),
+        "umask": umask(),
     }
-
-
-def _umask() -> int:
-    """This process's umask, from proc_pid_status(5): umask(2) would change it for all threads to read it.
-
-    Raises OSError or LookupError where /proc does not tell, as before Linux 4.7.
-    """
-    lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["Umask"], 8)

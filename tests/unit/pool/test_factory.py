@@ -23,7 +23,8 @@ from tests.unit.snapshot_samples import HARDWARE, VIEW
 
 def key_fields(monkeypatch: pytest.MonkeyPatch, tsc_khz: int) -> dict[str, Any]:
     monkeypatch.setattr(kernel_parameters, "tsc_khz", lambda: tsc_khz)
-    files = boot_files.BootFiles(Path("/vmlinuz"), Path("/initramfs"), "6.1", "digest")
+    places = (Path("/modules"), Path("/"), Path("/busybox"))
+    files = boot_files.BootFiles(Path("/vmlinuz"), Path("/initramfs"), "6.1", "digest", *places)
     engine = SimpleNamespace(identity=lambda hardware: {"memory": hardware.memory})
     made = SimpleNamespace(hardware=lambda memory: HARDWARE, engine=engine, boot_files=files, view=VIEW)
     return MachineFactory.base_key_fields(cast(MachineFactory, made), HARDWARE.memory)
@@ -48,7 +49,8 @@ def test_nothing_is_left_where_the_view_cannot_be_made(
     def fail(**_: object) -> View:
         raise SettingError("no such file")
 
-    files = boot_files.BootFiles(Path("/vmlinuz"), Path("/initramfs"), "6.1", "digest")
+    places = (Path("/modules"), Path("/"), Path("/busybox"))
+    files = boot_files.BootFiles(Path("/vmlinuz"), Path("/initramfs"), "6.1", "digest", *places)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(factory, "choose_engine", lambda settings: FakeEngine(Script([]), []))
     monkeypatch.setattr(boot_files, "prepare", lambda *_: files)

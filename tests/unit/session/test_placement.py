@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from pytest_smol.errors import SettingError
 from pytest_smol.marker import MarkerArguments
 from pytest_smol.session.placement import MachineSpec, Placement, placement, spec_of
 from pytest_smol.settings import Settings
@@ -68,3 +69,10 @@ def test_memory_comes_from_the_marker_or_else_the_settings() -> None:
 def test_where_the_host_is_root_both_users_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 0)
     assert spec_of(Settings()) == spec_of(Settings(), MarkerArguments(user="root"))
+
+
+def test_tests_cannot_write_more_than_the_memory_of_their_machine() -> None:
+    settings = Settings(memory=512, tmp=256 << 20)
+    assert spec_of(settings).memory == 512
+    with pytest.raises(SettingError, match="smol_tmp=256 is no less than the 256 MiB"):
+        spec_of(settings, MarkerArguments(memory=256))
