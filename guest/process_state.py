@@ -1,4 +1,7 @@
-"""Takes on what the host's pytest process has: limits, nice value, signals, settings of the kernel."""
+"""Takes on what the host's pytest process has: limits, nice value, signals, settings of the kernel.
+
+The host's end is pytest_smol/host/process_state.py.
+"""
 
 from __future__ import annotations
 

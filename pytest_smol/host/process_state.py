@@ -1,4 +1,7 @@
-"""What a child of this process would inherit, and settings of the kernel; guests take them on."""
+"""What a child of this process would inherit, and settings of the kernel; guests take them on.
+
+The guest's end is guest/process_state.py.
+"""
 
 from __future__ import annotations
 

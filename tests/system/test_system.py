@@ -22,7 +22,7 @@ DIFFERENT = {
     *("leads its session", "leads its group", "has a controlling terminal"),
     *("user xattr on /tmp", "user xattr on /dev/shm", "capabilities", "no new privileges"),
     *("host name resolves", "kernel/yama/ptrace_scope", "kernel/unprivileged_userns_clone"),
-    *("net/ipv6/conf/all/disable_ipv6", "vm/overcommit_memory", "fs/nr_open"),
+    *("localhost IPv6", "net/ipv6/conf/all/disable_ipv6", "vm/overcommit_memory", "fs/nr_open"),
 }
 
 
