@@ -23,6 +23,7 @@ from pytest_smol.guest.artifacts.written_files import Layer
 from pytest_smol.guest.identity import become_distinct, drop_caches, seed_generators, set_user
 from pytest_smol.guest.port import Port
 from pytest_smol.guest.process_state import take_on
+from pytest_smol.guest.scratch_disks import give_to
 from pytest_smol.guest.session.host_options import HostOptions
 from pytest_smol.guest.session.plugin import GuestPlugin, settle_memory
 from pytest_smol.guest.session.reporter import ReporterPlugin
@@ -47,6 +48,7 @@ def begin_session(message: dict[str, Any]) -> None:
     take_on(message["process"])
     sys.path[:] = message["sys_path"]
     importlib.invalidate_caches()
+    give_to(message["uid"], message["gid"])
     set_user(message["uid"], message["gid"], message["groups"])
     os.chdir(message["cwd"])
 

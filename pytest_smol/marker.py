@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from pytest_smol.errors import SettingError
-from pytest_smol.settings import SCOPES, choice, converted, memory, seconds
+from pytest_smol.setting_values import choice, cpus, disks, memory, seconds
+from pytest_smol.settings import SCOPES, converted
 
 __all__ = ["Mark", "MarkerArguments", "marker_arguments", "marks_of", "place"]
 
 #: For pytest's --markers.
 DESCRIPTION = (
-    "smol(scope=None, memory=None, timeout=None, user=None, untrusted=False): run the test in a microVM"
+    "smol(scope=None, memory=None, timeout=None, user=None, cpus=None, disks=None, untrusted=False): "
+    "run the test in a microVM"
 )
 
 
@@ -32,6 +34,8 @@ _ARGUMENTS: Mapping[str, Callable[[Any], Any]] = {
     "timeout": seconds,
     "user": choice(("host", "root")),
     "untrusted": _flag,
+    "cpus": cpus,
+    "disks": disks,
 }
 
 
@@ -64,13 +68,15 @@ def marks_of(item: pytest.Item) -> list[Mark]:
 
 @dataclass(frozen=True)
 class MarkerArguments:
-    """What the markers of one test ask for; None where nothing is said."""
+    """What the markers of one test ask for; None where nothing is said. ``disks`` are sizes in bytes."""
 
     scope: str | None = None
     memory: int | None = None
     timeout: float | None = None
     user: str | None = None
     untrusted: bool | None = None
+    cpus: int | None = None
+    disks: tuple[int, ...] | None = None
 
 
 def marker_arguments(nodeid: str, marks: Sequence[Mark]) -> MarkerArguments:

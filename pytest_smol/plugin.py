@@ -53,6 +53,27 @@ def _in_guest() -> bool:
     return _GUEST_RUNNER in sys.modules or _GUEST_PARAMETER in Path("/proc/cmdline").read_text().split()
 
 
+@pytest.fixture(scope="session")
+def smol_disks() -> list[str]:
+    """Paths of the empty scratch disks of the test's VM: as many as its marker or smol_disks asks for."""
+    if not _in_guest():
+        pytest.fail(
+            "smol_disks: this test runs in no VM, so it has no scratch disks "
+            "(run it with --smol, or mark it with @pytest.mark.smol(disks=[...]))",
+            pytrace=False,
+        )
+    from pytest_smol.guest import scratch_disks
+
+    found = scratch_disks.paths()
+    if not found:
+        pytest.fail(
+            "smol_disks: this VM has no scratch disks "
+            "(ask for some with @pytest.mark.smol(disks=['64M']), or smol_disks = 64M in the ini-file)",
+            pytrace=False,
+        )
+    return found
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register options and ini values."""
     settings.add_options(parser)

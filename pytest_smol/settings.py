@@ -7,7 +7,6 @@ One row makes the command-line flag, the ini value and the field of
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,18 @@ import pytest
 
 from pytest_smol.errors import SettingError
 from pytest_smol.pytest_private import unknown_ini_keys
+from pytest_smol.setting_values import (
+    choice,
+    cpus,
+    disks,
+    memory,
+    output_limit,
+    path,
+    seconds,
+    seed,
+    storage,
+    total_limit,
+)
 from pytest_smol.trust.settings_origin import typed_by_user
 
 __all__ = [
@@ -28,27 +39,14 @@ __all__ = [
     "accept_unknown",
     "add_arguments",
     "add_options",
-    "choice",
     "converted",
     "leave_to_guest",
-    "memory",
-    "path",
-    "seconds",
-    "seed",
 ]
 
 SCOPES = ("test", "class", "module", "session")
 COLLECTIONS = ("session", "module")
 ACCELERATORS = ("auto", "kvm", "tcg")
 
-#: The least memory in MiB that a guest boots with, and the most that is taken for no typing error.
-_MEMORY_RANGE = (128, 1 << 20)
-
-#: The largest limit of a test's output in MiB: a report may have half of it, and a frame 16.
-_MOST_OUTPUT = 32
-
-#: The most MiB that a run can be let take of its guests: a tebibyte.
-_MOST_TOTAL = 1 << 20
 
 #: Environment variables that a guest gets where the host has them; ``smol_env`` adds to these.
 DEFAULT_ENV = (
@@ -76,83 +74,6 @@ DEFAULT_ENV = (
 )
 
 
-def choice(choices: tuple[str, ...]) -> Callable[[str], str]:
-    """A converter that takes one of ``choices`` and raises ValueError for anything else."""
-
-    def convert(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)} is expected")
-        return text
-
-    return convert
-
-
-def memory(text: str | int) -> int:
-    """``text`` as a guest's memory in MiB. Raises ValueError."""
-    least, most = _MEMORY_RANGE
-    value = _number(text, int)
-    if not least <= value <= most:
-        raise ValueError(f"a number of MiB from {least} to {most} is expected")
-    return int(value)
-
-
-def storage(text: str | int) -> int:
-    """``text`` in MiB as the most that tests can write, in bytes. Raises ValueError."""
-    value = _number(text, int)
-    if not 1 <= value <= _MEMORY_RANGE[1]:
-        raise ValueError(f"a number of MiB from 1 to {_MEMORY_RANGE[1]} is expected")
-    return int(value) << 20
-
-
-def seconds(text: str | float) -> float:
-    """``text`` as a limit in seconds. Raises ValueError."""
-    value = _number(text, float)
-    if not 0 < value < 1e7:
-        raise ValueError("a positive number of seconds is expected")
-    return value
-
-
-def seed(text: str | int) -> int:
-    """``text`` as what generators of random numbers begin with; numpy's takes 32 bits. Raises ValueError."""
-    value = _number(text, int)
-    if not 0 <= value < 1 << 32:
-        raise ValueError("a whole number from 0 to 4294967295 is expected")
-    return int(value)
-
-
-def output_limit(text: str | int) -> int:
-    """``text`` in MiB as the most output of one test, in bytes. Raises ValueError."""
-    value = _number(text, int)
-    if not 1 <= value <= _MOST_OUTPUT:
-        raise ValueError(f"a number of MiB from 1 to {_MOST_OUTPUT} is expected")
-    return int(value) << 20
-
-
-def total_limit(text: str | int) -> int:
-    """``text`` in MiB as the most that a run takes of its guests, in bytes. Raises ValueError."""
-    value = _number(text, int)
-    if not 1 <= value <= _MOST_TOTAL:
-        raise ValueError(f"a number of MiB from 1 to {_MOST_TOTAL} is expected")
-    return int(value) << 20
-
-
-def path(text: str) -> Path:
-    """``text`` as an absolute path. Raises ValueError."""
-    if not text or "\0" in text:
-        raise ValueError("a path is expected")
-    return Path(text).absolute()
-
-
-def _number(value: object, kind: type[int | float]) -> float:
-    """``value`` as a number, or one that is in no range where it is none."""
-    if not isinstance(value, (str, int, kind)) or isinstance(value, bool):
-        return math.nan
-    try:
-        return kind(value)
-    except (ValueError, OverflowError):
-        return math.nan
-
-
 @dataclass(frozen=True)
 class _Row:
     """One option: its field in Settings, its converter, its help, and where it can be given."""
@@ -176,6 +97,8 @@ _ROWS = (
     _Row("collect", choice(COLLECTIONS), "collect in one VM, or each module in its own (default: session)"),
     _Row("accel", choice(ACCELERATORS), "auto (default), kvm or tcg", metavar="NAME"),
     _Row("memory", memory, "memory of a VM in MiB (default: 512)", metavar="MIB"),
+    _Row("cpus", cpus, "processors of a VM (default: 1 emulated, else one for each core)", metavar="N"),
+    _Row("disks", disks, "sizes of the empty disks of a VM, such as 64M 1G (default: none)", flag=False),
     _Row(
         "timeout",
         seconds,
@@ -218,13 +141,18 @@ _ROWS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for. ``scope`` is None where nothing names one: the marker's place decides."""
+    """What the user asked for. ``scope`` is None where nothing names one: the marker's place decides.
+
+    ``cpus`` is None where the engine decides; ``disks`` are sizes in bytes.
+    """
 
     everything: bool = False
     scope: str | None = None
     collect: str = "session"
     accel: str = "auto"
     memory: int = 512
+    cpus: int | None = None
+    disks: tuple[int, ...] = ()
     timeout: float = 300.0
     kernel: str | None = None
     qemu: str = "qemu-system-x86_64"

@@ -31,7 +31,7 @@ LAYERS = (
     ("marker", "virtiofs"),
     ("settings",),
     ("host", "protocol", "trust"),
-    ("errors", "pytest_private"),
+    ("errors", "pytest_private", "setting_values"),
 )
 
 #: Packages within packages, from top to bottom, by the package that they are in.
@@ -51,7 +51,7 @@ INNER_LAYERS = {
         ("session", "artifacts"),
         ("terminal",),
         ("storage",),
-        ("port", "identity", "surroundings", "process_state"),
+        ("port", "identity", "surroundings", "process_state", "scratch_disks"),
         ("message_fitting",),
     ),
 }

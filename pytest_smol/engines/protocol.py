@@ -24,11 +24,14 @@ PORTS = ("control", "lifecycle", "stdout", "stderr", "terminal")
 class Hardware:
     """The hardware of a guest, whatever engine runs it. ``memory`` is in MiB.
 
+    ``disks`` are the sizes in bytes of its scratch disks, which are empty at the boot.
+
     It is equal for a snapshot and all machines that are restored from it.
     """
 
     memory: int = 512
     cpus: int = 1
+    disks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class VirtualMachine(Protocol):
         """File descriptors that become readable when :meth:`running` may have changed."""
 
     @property
+    def disk_error(self) -> str:
+        """Why the host could not read or write a scratch disk, in one sentence; empty if it always could."""
+
+    @property
     def stopped(self) -> bool:
         """Whether the engine's process is stopped (SIGSTOP), so that the guest cannot answer."""
 
@@ -114,7 +121,11 @@ class Engine(Protocol):
 
     Every method that makes a machine raises :class:`SmolError`, and gives one that
     waits for :meth:`VirtualMachine.start`. ``ram`` is the file of the guest's memory.
+    Scratch disks of a boot and of a fork are files without a name, which end with the machine.
     """
+
+    def default_cpus(self) -> int:
+        """How many virtual processors a guest has where nothing says how many."""
 
     def describe(self) -> str:
         """The engine in one line for pytest's header."""
@@ -128,11 +139,19 @@ class Engine(Protocol):
     def boot(self, hardware: Hardware, kernel: Kernel, ram: Path) -> VirtualMachine:
         """A machine that boots ``kernel``; it writes to files in the directory of ``ram`` only."""
 
-    def resume(self, hardware: Hardware, ram: Path) -> VirtualMachine:
-        """A machine that goes on in ``ram`` itself, from a state file in the same directory."""
+    def resume(self, hardware: Hardware, ram: Path, disks: Sequence[Path] = ()) -> VirtualMachine:
+        """A machine that goes on in ``ram`` itself, from a state file in the same directory.
 
-    def fork(self, hardware: Hardware, ram: Path, state: Path) -> VirtualMachine:
-        """A machine that maps ``ram`` copy-on-write, to be started from ``state``; it writes to no file."""
+        What it writes to its scratch disks is kept in the files ``disks``, which exist, one for each disk.
+        """
+
+    def fork(
+        self, hardware: Hardware, ram: Path, state: Path, disks: Sequence[Path | None] = ()
+    ) -> VirtualMachine:
+        """A machine that maps ``ram`` copy-on-write, to be started from ``state``; it writes to no file.
+
+        ``disks`` are the files of its scratch disks, which it does not change; None is an empty disk.
+        """
 
     def __enter__(self) -> Engine:
         """The engine itself."""

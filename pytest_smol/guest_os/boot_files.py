@@ -100,7 +100,10 @@ def _build(root: Path, stamp: Path, wanted: str | None, progress: Callable[[str]
     made_from = [kernel.image, kernel.modules / "modules.builtin", busybox, INIT, RECIPE]
     sources = {str(path): _Source.of(path) for path in made_from}
     modules = _modules(kernel, recipe["modules"])
-    content = cpio.archive(initramfs.members(INIT.read_bytes(), busybox.read_bytes(), modules))
+    for_disks = [
+        each for each in _modules(kernel, recipe["modules"] + recipe["disks"]) if each not in modules
+    ]
+    content = cpio.archive(initramfs.members(INIT.read_bytes(), busybox.read_bytes(), modules, for_disks))
     digest = hashlib.sha256(kernel.image.read_bytes() + hashlib.sha256(content).digest()).hexdigest()
     # Named by content, as a machine may be booting from an older one.
     archive = root / f"initramfs-{digest[:16]}.cpio"

@@ -30,12 +30,14 @@ ELF64 = {"e_phoff": (0x20, "<Q"), "e_phentsize": (0x36, "<H"), "e_phnum": (0x38,
 PT_INTERP = 3
 
 
-def members(init: bytes, busybox: bytes, modules: Sequence[Module]) -> list[cpio.Member]:
+def members(
+    init: bytes, busybox: bytes, modules: Sequence[Module], for_disks: Sequence[Module] = ()
+) -> list[cpio.Member]:
     """The members of the initramfs, for the bytes of guest/init, of busybox and of ``modules``.
 
-    The file ``modules.order`` lists the modules' files in the order to load them.
+    The file ``modules.order`` lists the modules' files in the order to load them, and ``modules.disks``
+    those of ``for_disks``, which are loaded after them in a guest that has scratch disks.
     """
-    order = "".join(f"{module.name}.ko\n" for module in modules).encode("ascii")
     return [
         *(cpio.directory(name) for name in (*MOUNT_POINTS, "bin", "modules")),
         # The kernel opens it as standard input and output of init before anything is mounted.
@@ -43,9 +45,14 @@ def members(init: bytes, busybox: bytes, modules: Sequence[Module]) -> list[cpio
         cpio.file("bin/busybox", busybox, 0o755),
         *(cpio.symlink(f"bin/{applet}", "busybox") for applet in APPLETS),
         cpio.file("init", init, 0o755),
-        *(cpio.file(f"modules/{module.name}.ko", module.data) for module in modules),
-        cpio.file("modules.order", order),
+        *(cpio.file(f"modules/{module.name}.ko", module.data) for module in (*modules, *for_disks)),
+        cpio.file("modules.order", _order(modules)),
+        cpio.file("modules.disks", _order(for_disks)),
     ]
+
+
+def _order(modules: Sequence[Module]) -> bytes:
+    return "".join(f"{module.name}.ko\n" for module in modules).encode("ascii")
 
 
 def find_busybox() -> Path:

@@ -39,7 +39,6 @@ PARAMETERS = (
     ("sysctl.kernel.kexec_load_disabled=1", "the machine of another kernel could not be observed"),
     ("sysctl.vm.stat_interval=3600", "statistics would wake up a fork that waits"),
     ("sysctl.vm.compaction_proactiveness=0", "compaction would wake up a fork that waits"),
-    ("sysctl.vm.dirty_writeback_centisecs=0", "there is no disk to write to"),
     ("cryptomgr.notests", "the kernel's own tests of its ciphers take an eighth of an emulated boot"),
     ("tsc=reliable", "a guest that was frozen would mark its time stamp counter as unstable"),
     ("no_timer_check", "the check fails on a busy host, and there is no other timer"),
@@ -47,12 +46,18 @@ PARAMETERS = (
 )
 
 
-def command_line(tsc_khz: int) -> str:
+#: Further parameters of a guest that has no scratch disks, and of one that has some.
+WITHOUT_DISKS = (("sysctl.vm.dirty_writeback_centisecs=0", "there is no disk to write to"),)
+WITH_DISKS = (("smol.disks", "guest/init loads the modules for disks; the kernel ignores it"),)
+
+
+def command_line(tsc_khz: int, *, disks: bool = False) -> str:
     """The kernel's command line, which is the same for all users and projects of a host.
 
+    ``disks`` says whether the guest has scratch disks.
     ``tsc_khz`` is the frequency of the time stamp counter in kHz; with 0 the kernel measures it.
     """
-    parts = [name for name, _ in PARAMETERS]
+    parts = [name for name, _ in (*PARAMETERS, *(WITH_DISKS if disks else WITHOUT_DISKS))]
     if tsc_khz:
         parts.append(f"tsc_early_khz={tsc_khz}")
     return " ".join(parts)

@@ -118,28 +118,31 @@ class MachineFactory:
             stack.callback(self._close_all)
             self._stack = stack.pop_all()
 
-    def hardware(self, memory: int) -> Hardware:
-        """The hardware of a guest of ``memory`` MiB."""
-        return Hardware(memory)
+    def hardware(self, memory: int, cpus: int | None = None, disks: tuple[int, ...] = ()) -> Hardware:
+        """The hardware of a guest of ``memory`` MiB; where ``cpus`` is None the engine decides."""
+        return Hardware(memory, cpus or self.engine.default_cpus(), disks)
 
-    def base_key_fields(self, memory: int) -> dict[str, Any]:
-        """The fields of the key of the base snapshot for guests of ``memory`` MiB: see ``key_of``."""
-        boot = (self.boot_files.digest, kernel_parameters.command_line(0), start_command())
-        return base_key_fields(self.engine.identity(self.hardware(memory)), boot, self.view)
+    def base_key_fields(self, hardware: Hardware) -> dict[str, Any]:
+        """The fields of the key of the base snapshot for guests with ``hardware``: see ``key_of``."""
+        line = kernel_parameters.command_line(0, disks=bool(hardware.disks))
+        boot = (self.boot_files.digest, line, start_command())
+        return base_key_fields(self.engine.identity(hardware), boot, self.view)
 
-    def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
-        """A copy in the directory ``target`` of the base snapshot for guests of ``memory`` MiB."""
-        require_memory(memory)
-        hardware = self.hardware(memory)
+    def base(self, hardware: Hardware, target: Path) -> tuple[Snapshot, Origin]:
+        """A copy in the directory ``target`` of the base snapshot for guests with ``hardware``."""
+        require_memory(hardware.memory)
 
         def build(directory: Path) -> Snapshot:
             self._progress("making a base snapshot for this interpreter (once)")
             archive = initramfs.with_start(self.boot_files.initramfs, start_command(), self.directory)
-            command_line = kernel_parameters.command_line(kernel_parameters.tsc_khz())
+            tsc_khz = kernel_parameters.tsc_khz()
+            command_line = kernel_parameters.command_line(tsc_khz, disks=bool(hardware.disks))
             kernel = Kernel(self.boot_files.kernel, archive, command_line)
             return self._boot(hardware, kernel, directory)
 
-        return self._bases.checkout(key_of(self.base_key_fields(memory)), hardware, self.view, target, build)
+        return self._bases.checkout(
+            key_of(self.base_key_fields(hardware)), hardware, self.view, target, build
+        )
 
     def _boot(self, hardware: Hardware, kernel: Kernel, directory: Path) -> Snapshot:
         for attempt in range(1, BOOT_ATTEMPTS + 1):
@@ -169,16 +172,17 @@ class MachineFactory:
             return Snapshot(hardware, self.view, ram, state, machine.freeze(state))
 
     def resume(self, snapshot: Snapshot, view: View, on_output: OutputSink | None = None) -> Machine:
-        """A machine that goes on from ``snapshot``, in its own memory file, and sees ``view``."""
+        """A machine that goes on from ``snapshot``, in its own memory and disk files, and sees ``view``."""
         tree = Tree(view, snapshot.tree, hidden_hits=self.hidden)
-        vm = self.engine.resume(snapshot.hardware, snapshot.ram)
+        disks = [path for path in snapshot.disks if path is not None]
+        vm = self.engine.resume(snapshot.hardware, snapshot.ram, disks)
         return self._started(snapshot, self._machine(vm, tree, on_output))
 
     def fork(self, snapshot: Snapshot, on_output: OutputSink | None = None) -> Machine:
         """A machine that shares the memory of ``snapshot`` until it writes."""
         begin = time.monotonic()
         tree = Tree(snapshot.view, snapshot.tree, final=True, hidden_hits=self.hidden)
-        vm = self.engine.fork(snapshot.hardware, snapshot.ram, snapshot.state)
+        vm = self.engine.fork(snapshot.hardware, snapshot.ram, snapshot.state, snapshot.disks)
         machine = self._started(snapshot, self._machine(vm, tree, on_output))
         self.usage.forked(machine, begin)
         return machine

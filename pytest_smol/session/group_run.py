@@ -147,6 +147,9 @@ class GroupRun:
         self._require_turn(message)
         self._budget.add(_REPORT + _KEYWORD * self._test.keywords)
         report = self._test.report(message["data"])
+        refused = self._machine.vm.disk_error if report.failed and self._machine is not None else ""
+        if refused:
+            report.sections.append(("Captured scratch disks", refused))
         return report if self._incoming is None else self._incoming.add_to_report(report)
 
     def _require_stop(self, message: Message) -> None:

@@ -27,10 +27,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """What a machine must be: memory in MiB, and whose account the tests run under."""
+    """What a machine must be: memory in MiB, and whose account the tests run under.
+
+    ``cpus`` is None where the engine decides; ``disks`` are the sizes of its scratch disks in bytes.
+    """
 
     memory: int
     user: str
+    cpus: int | None = None
+    disks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,12 @@ def spec_of(settings: Settings, arguments: MarkerArguments | None = None) -> Mac
             f"smol_tmp={settings.tmp >> 20} is no less than the {memory} MiB of the VM, which it is part of",
             remedy="choose a smaller smol_tmp, or more memory: smol_memory, @pytest.mark.smol(memory=...)",
         )
-    return MachineSpec(memory, "root" if os.getuid() == 0 else user)
+    return MachineSpec(
+        memory,
+        "root" if os.getuid() == 0 else user,
+        arguments.cpus or settings.cpus,
+        settings.disks if arguments.disks is None else arguments.disks,
+    )
 
 
 def placement(

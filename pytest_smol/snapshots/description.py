@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_smol.engines.protocol import Hardware
 from pytest_smol.errors import SnapshotError
+from pytest_smol.snapshots.disk_files import stored
 from pytest_smol.snapshots.key import FORMAT
 from pytest_smol.snapshots.snapshot import Snapshot, seal
 from pytest_smol.snapshots.sparse import digest_of
@@ -64,7 +65,8 @@ def write_description(snapshot: Snapshot, directory: Path, *more: str) -> None:
     seal(snapshot)
     for name in more:
         (directory / name).chmod(0o444)
-    files = {name: digest_of(directory / name) for name in ("ram", "state", *more)}
+    disks = [path.name for path in snapshot.disks if path is not None]
+    files = {name: digest_of(directory / name) for name in ("ram", "state", *disks, *more)}
     write_manifest(Manifest(files), directory)
 
 
@@ -73,8 +75,9 @@ def load(directory: Path, hardware: Hardware, view: View, *more: str) -> Snapsho
 
     Raises :class:`SnapshotError` unless it is whole and the user's own.
     """
+    disks = stored(directory, len(hardware.disks))
     try:
-        files = read_manifest(directory, *more).files
+        files = read_manifest(directory, *(path.name for path in disks if path is not None), *more).files
         tree = read_tree(directory)
         damaged = [name for name, digest in files.items() if digest_of(directory / name) != digest]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -84,7 +87,7 @@ def load(directory: Path, hardware: Hardware, view: View, *more: str) -> Snapsho
             f"the snapshot {directory} cannot be used: {', '.join(damaged)}",
             remedy="something else writes to that directory; see who, and run again",
         )
-    return Snapshot(hardware, view, directory / "ram", directory / "state", tree)
+    return Snapshot(hardware, view, directory / "ram", directory / "state", tree, disks)
 
 
 def read_tree(directory: Path) -> TreeState:

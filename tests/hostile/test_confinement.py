@@ -58,7 +58,10 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     outside = tmp_path_factory.mktemp("outside")
     with ExitStack() as stack:
         factory = stack.enter_context(MachineFactory(Settings(everything=True), print))
-        snapshots = [factory.base(512, tmp_path_factory.mktemp(name)) for name in ("forked", "resumed")]
+        snapshots = [
+            factory.base(factory.hardware(512), tmp_path_factory.mktemp(name))
+            for name in ("forked", "resumed")
+        ]
         forked, resumed = (snapshot for snapshot, _ in snapshots)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         yield Field(

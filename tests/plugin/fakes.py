@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -198,13 +198,16 @@ class FakeEngine:
     def identity(self, hardware: Hardware) -> dict[str, Any]:
         return {"fake": hardware.memory}
 
+    def default_cpus(self) -> int:
+        return 1
+
     def boot(self, hardware: Hardware, kernel: Kernel, ram: Path) -> GuestVm:
         raise AssertionError("the fake factory has a base")
 
-    def resume(self, hardware: Hardware, ram: Path) -> GuestVm:
+    def resume(self, hardware: Hardware, ram: Path, disks: Sequence[Path] = ()) -> GuestVm:
         return GuestVm(self._session_guest, self._frozen)
 
-    def fork(self, hardware: Hardware, ram: Path, state: Path) -> GuestVm:
+    def fork(self, hardware: Hardware, ram: Path, state: Path, disks: Sequence[Path | None] = ()) -> GuestVm:
         guest = self._fork_guests.pop(0) if self._fork_guests else self._frozen[state]
         return GuestVm(guest, self._frozen)
 
@@ -321,10 +324,10 @@ class FakeFactory(MachineFactory):
     def _note_closed(self) -> None:
         self._record.closed += 1
 
-    def base(self, memory: int, target: Path) -> tuple[Snapshot, Origin]:
+    def base(self, hardware: Hardware, target: Path) -> tuple[Snapshot, Origin]:
         for name in ("ram", "state"):
             (target / name).write_text("a process stands for it")
-        return Snapshot(Hardware(memory), self.view, target / "ram", target / "state", TreeState()), Origin()
+        return Snapshot(hardware, self.view, target / "ram", target / "state", TreeState()), Origin()
 
     def _machine(self, vm: VirtualMachine, tree: Tree, on_output: OutputSink | None) -> FakeMachine:
         return FakeMachine(vm, self._server, tree, on_output)

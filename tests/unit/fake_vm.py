@@ -37,6 +37,7 @@ class FakeVm:
 
     pid = 0
     stopped = False
+    disk_error = ""
     event_fds: Sequence[int] = ()
 
     def __init__(self) -> None:

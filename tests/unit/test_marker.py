@@ -96,6 +96,54 @@ def test_a_wrong_argument_is_named_with_its_test(kwargs: dict[str, Any], expecte
 
 
 def test_unknown_arguments_are_all_named() -> None:
-    with pytest.raises(SettingError, match=r"a.py::test: .* no argument cpus, image") as caught:
-        marker_arguments("a.py::test", [mark(image="x"), mark(cpus=2)])
+    with pytest.raises(SettingError, match=r"a.py::test: .* no argument image, processors") as caught:
+        marker_arguments("a.py::test", [mark(image="x"), mark(processors=2)])
     assert "smol(scope=None" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        (["64M", "1G"], (64 << 20, 1 << 30)),
+        ("1M, 1T", (1 << 20, 1 << 40)),
+        (("2048K",), (2 << 20,)),
+        (["64MiB"], (64 << 20,)),
+        ([], ()),
+        (["1M"] * 8, (1 << 20,) * 8),
+    ],
+)
+def test_sizes_of_disks(given: object, sizes: tuple[int, ...]) -> None:
+    assert marker_arguments("a.py::t", [Mark("test", "a.py::t", {"disks": given})]).disks == sizes
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["0M"],
+        ["10T"],
+        ["1023K"],
+        ["64"],
+        [64],
+        64,
+        {"64M": 1},
+        ["1M"] * 9,
+        ["-1M"],
+        ["1M "],
+        [None],
+        ["1.5G"],
+        "x",
+    ],
+)
+def test_sizes_that_no_disk_has(given: object) -> None:
+    with pytest.raises(SettingError, match="disks="):
+        marker_arguments("a.py::t", [Mark("test", "a.py::t", {"disks": given})])
+
+
+@pytest.mark.parametrize("given", [0, -1, 65, "two", 1.5, True, [2]])
+def test_numbers_of_processors_that_no_machine_has(given: object) -> None:
+    with pytest.raises(SettingError, match="cpus="):
+        marker_arguments("a.py::t", [Mark("test", "a.py::t", {"cpus": given})])
+
+
+def test_a_number_of_processors() -> None:
+    assert marker_arguments("a.py::t", [Mark("test", "a.py::t", {"cpus": 2})]).cpus == 2

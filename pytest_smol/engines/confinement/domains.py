@@ -73,10 +73,14 @@ _HOW = "Linux 6.12 or newer has it all, with landlock in its list of security mo
 
 @dataclass(frozen=True)
 class Domain:
-    """The files of one machine: ``reads`` and ``writes`` are files, or directories with all below them."""
+    """The files of one machine: ``reads`` and ``writes`` are files, or directories with all below them.
+
+    ``largest_file`` is the most bytes that a file may have that it was given open, 0 where there is none.
+    """
 
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
+    largest_file: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,24 +147,25 @@ class Spawners:
     def _make(self, domain: Domain, limits: Mapping[int, int]) -> Spawner:
         allowed = list(rules(self._own, domain))
         try:
-            limits = limits if self.level.limits else {}
+            largest = max(limits[resource.RLIMIT_FSIZE], domain.largest_file)
+            limits = {**limits, resource.RLIMIT_FSIZE: largest} if self.level.limits else {}
             spawner = Spawner(partial(_confine, self.level, allowed), limits)
         except OSError as error:
             raise HostError(f"machines cannot be confined: {error}", remedy=_HOW) from error
         return self._stack.enter_context(spawner)
 
-    def for_forks(self, *files: Path) -> Spawner:
+    def for_forks(self, *files: Path, largest_file: int = 0) -> Spawner:
         """What spawns the forks of the snapshot that consists of ``files``."""
-        domain = Domain(reads=files)
+        domain = Domain(files, largest_file=largest_file)
         with self._lock:
             if domain not in self._forks:
                 self._forks[domain] = self._make(domain, LIMITS_OF_FORKS)
             return self._forks[domain]
 
-    def for_maker(self, directory: Path, *reads: Path) -> Spawner:
+    def for_maker(self, directory: Path, *reads: Path, largest_file: int = 0) -> Spawner:
         """What spawns the process that makes a snapshot in ``directory``, and reads other files for it."""
         with self._lock:
-            return self._make(Domain(reads, (directory,)), LIMITS_OF_MAKERS)
+            return self._make(Domain(reads, (directory,), largest_file), LIMITS_OF_MAKERS)
 
     def close(self) -> None:
         """End the threads, and with them all that they spawned; idempotent."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_smol.engines.protocol import FS_TAG, PORTS, Hardware, Kernel
 from pytest_smol.engines.qemu.accelerator import Accelerator
+from pytest_smol.engines.qemu.disks import DiskFds, disk_options
 from pytest_smol.engines.qemu.program import Emulator
 
 __all__ = ["CHARDEVS", "QemuConfig", "command_line", "devices"]
@@ -48,11 +49,13 @@ def command_line(
     *,
     private: bool = False,
     kernel: Kernel | None = None,
+    disks: Sequence[DiskFds] = (),
 ) -> list[str]:
     """The arguments of one QEMU process.
 
     ``fds`` are the inherited sockets in the order of :data:`CHARDEVS`. With
     ``kernel`` the machine boots; without, it waits for a state to be loaded.
+    ``disks`` are inherited as well, one for each of the hardware's.
     ``private`` maps the memory file copy-on-write, so that it is never written.
     """
     arguments = [config.emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
@@ -67,6 +70,7 @@ def command_line(
     for port in PORTS:
         arguments += ["-device", f"virtserialport,chardev={port},name=smol.{port}"]
     arguments += ["-device", f"vhost-user-fs-device,chardev=fs,tag={FS_TAG},queue-size=128"]
+    arguments += disk_options(disks)
     if kernel is None:
         return [*arguments, "-incoming", "defer", "-S"]
     return [*arguments, *_boot(kernel)]
@@ -74,7 +78,8 @@ def command_line(
 
 def devices(config: QemuConfig, hardware: Hardware) -> list[str]:
     """All of a command line that makes a machine what a snapshot fits: the same for all runs."""
-    return command_line(config, hardware, Path(), range(len(CHARDEVS)))
+    disks = [DiskFds(0)] * len(hardware.disks)
+    return command_line(config, hardware, Path(), range(len(CHARDEVS)), disks=disks)
 
 
 def _boot(kernel: Kernel) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,10 +12,15 @@ from pytest_smol.engines.confinement.domains import Level, Spawners
 from pytest_smol.engines.protocol import Hardware, Kernel
 from pytest_smol.engines.qemu import confinement
 from pytest_smol.engines.qemu.command_line import QemuConfig, devices
+from pytest_smol.engines.qemu.disks import largest_file, opened, overlays
 from pytest_smol.engines.qemu.vm import QemuVm
 from pytest_smol.host import processor
+from pytest_smol.host.resources import cores
 
 __all__ = ["QemuEngine"]
+
+#: More processors than this have to be asked for: forks share the cores.
+_MOST_DEFAULT_CPUS = 8
 
 
 class QemuEngine:
@@ -49,23 +56,35 @@ class QemuEngine:
             "host": processor.identity() if accelerator.cpu == "host" else None,
             "memory": hardware.memory,
             "cpus": hardware.cpus,
+            "disks": list(hardware.disks),
             "devices": devices(self.config, hardware),
         }
 
+    def default_cpus(self) -> int:
+        """As :meth:`Engine.default_cpus`: one if emulated, as a second costs time; else one for each core."""
+        return 1 if self.config.accelerator.name == "tcg" else min(cores(), _MOST_DEFAULT_CPUS)
+
     def boot(self, hardware: Hardware, kernel: Kernel, ram: Path) -> QemuVm:
         """As :meth:`Engine.boot`."""
-        spawner = self._spawners.for_maker(ram.parent, kernel.image, kernel.initramfs)
-        return QemuVm(self.config, hardware, ram, kernel=kernel, spawn=spawner.spawn)
+        largest = largest_file(hardware.disks)
+        files = (ram.parent, kernel.image, kernel.initramfs)
+        spawner = self._spawners.for_maker(*files, largest_file=largest)
+        with ExitStack() as stack:
+            disks = overlays(ram.parent, hardware.disks, (), stack)
+            return QemuVm(self.config, hardware, ram, kernel=kernel, spawn=spawner.spawn, disks=disks)
 
-    def resume(self, hardware: Hardware, ram: Path) -> QemuVm:
+    def resume(self, hardware: Hardware, ram: Path, disks: Sequence[Path] = ()) -> QemuVm:
         """As :meth:`Engine.resume`."""
-        spawner = self._spawners.for_maker(ram.parent)
-        return QemuVm(self.config, hardware, ram, spawn=spawner.spawn)
+        spawner = self._spawners.for_maker(ram.parent, largest_file=largest_file(hardware.disks))
+        with ExitStack() as stack:
+            return QemuVm(self.config, hardware, ram, spawn=spawner.spawn, disks=opened(disks, stack))
 
-    def fork(self, hardware: Hardware, ram: Path, state: Path) -> QemuVm:
+    def fork(self, hardware: Hardware, ram: Path, state: Path, disks: Sequence[Path | None] = ()) -> QemuVm:
         """As :meth:`Engine.fork`."""
-        spawner = self._spawners.for_forks(ram, state)
-        return QemuVm(self.config, hardware, ram, private=True, spawn=spawner.spawn)
+        spawner = self._spawners.for_forks(ram, state, largest_file=largest_file(hardware.disks))
+        with ExitStack() as stack:
+            fds = overlays(ram.parent, hardware.disks, disks, stack)
+            return QemuVm(self.config, hardware, ram, private=True, spawn=spawner.spawn, disks=fds)
 
     def __enter__(self) -> QemuEngine:
         return self

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_smol.engines.protocol import ExitEvidence
 from pytest_smol.host.signal_names import signal_name
 
-__all__ = ["exit_evidence"]
+__all__ = ["disk_error", "exit_evidence"]
 
 #: QEMU's ShutdownCause (qapi/run-state.json) as a clause.
 _SHUTDOWN_REASONS = {
@@ -27,6 +27,8 @@ _PAUSED_REASONS = {
     "watchdog": "QEMU paused the guest as its watchdog expired",
 }
 
+_SPACE_REMEDY = "free some where TMPDIR or --smol-snapshot-dir points, or point it to another file system"
+
 _SIGBUS_REMEDY = (
     "where the guest's memory is kept no space may be left: free some in TMPDIR and XDG_CACHE_HOME,"
     " or name a directory with more space with --smol-snapshot-dir"
@@ -43,6 +45,17 @@ def exit_evidence(
     reason = _shutdown(events) or _paused(run_state, stderr) or _process_exit(status, stderr)
     remedy = _SIGBUS_REMEDY if status == -signal.SIGBUS else ""
     return ExitEvidence(reason, status, stderr, remedy)
+
+
+def disk_error(events: Sequence[dict[str, Any]]) -> str:
+    """What the host refused of a scratch disk according to QMP ``events``; empty where there is none."""
+    errors = [event.get("data", {}) for event in events if event.get("event") == "BLOCK_IO_ERROR"]
+    if not errors:
+        return ""
+    if any(error.get("nospace") is True for error in errors):
+        return f"the host has no space left for what tests write to scratch disks: {_SPACE_REMEDY}"
+    reason = str(errors[0].get("reason", ""))[:200]
+    return f"the host could not {errors[0].get('operation') or 'use'} a scratch disk: {reason}"
 
 
 def _shutdown(events: Sequence[dict[str, Any]]) -> str | None:

@@ -21,6 +21,10 @@ __all__ = ["LineDecoder", "QmpClient"]
 #: QMP lines are short; a longer one is no QMP.
 _MAX_LINE = 1 << 20
 
+#: A guest can cause any number of these: of each no more are kept.
+_REPEATED = ("BLOCK_IO_ERROR",)
+_MOST_REPEATED = 16
+
 
 class LineDecoder:
     """Bytes in, one JSON object a line out. Raises :class:`ProtocolError`."""
@@ -115,7 +119,16 @@ class QmpClient:
             if not data:
                 return False
             for message in self._decoder.feed(data):
-                (self.events if "event" in message else self._replies).append(message)
+                self._keep(message)
+
+    def _keep(self, message: dict[str, Any]) -> None:
+        kind = message.get("event")
+        if kind is None:
+            self._replies.append(message)
+        elif (
+            kind not in _REPEATED or sum(event.get("event") == kind for event in self.events) < _MOST_REPEATED
+        ):
+            self.events.append(message)
 
     def _wait(self, ready: Any, deadline: float, what: str) -> None:
         poll = select.poll()

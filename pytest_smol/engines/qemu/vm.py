@@ -11,7 +11,8 @@ from typing import Any
 
 from pytest_smol.engines.protocol import ExitEvidence, Hardware, Kernel
 from pytest_smol.engines.qemu.command_line import CHARDEVS, QemuConfig, command_line
-from pytest_smol.engines.qemu.exit_reasons import exit_evidence
+from pytest_smol.engines.qemu.disks import DiskFds
+from pytest_smol.engines.qemu.exit_reasons import disk_error, exit_evidence
 from pytest_smol.engines.qemu.qmp import QmpClient
 from pytest_smol.errors import MachineDied, MachineTimeout, SmolError
 from pytest_smol.host.process import ChildProcess
@@ -39,6 +40,7 @@ class QemuVm:
 
     ``ram`` is the memory file; ``private`` maps it copy-on-write. With ``kernel`` the
     guest boots at once; without, it waits for :meth:`start`. ``spawn`` starts QEMU.
+    ``disks`` are open while QEMU is started, and then it has them.
     Raises :class:`~pytest_smol.errors.HostError` where QEMU cannot be started.
     """
 
@@ -51,6 +53,7 @@ class QemuVm:
         private: bool = False,
         kernel: Kernel | None = None,
         spawn: Spawn = ChildProcess,
+        disks: Sequence[DiskFds] = (),
     ) -> None:
         #: The run state of a guest that QEMU has paused by itself.
         self._paused: str | None = None
@@ -63,8 +66,10 @@ class QemuVm:
                     mine, other = socket.socketpair()
                     ours[name] = stack.enter_context(mine)
                     theirs.append(child_ends.enter_context(other).fileno())
-                argv = command_line(config, hardware, ram, theirs, private=private, kernel=kernel)
-                self.process = spawn(argv, theirs)
+                argv = command_line(
+                    config, hardware, ram, theirs, private=private, kernel=kernel, disks=disks
+                )
+                self.process = spawn(argv, [*theirs, *(fd for disk in disks for fd in disk.fds)])
             stack.callback(self.process.kill)
             self.pid = self.process.pid
             self.transport = VhostUserTransport(ours.pop("fs"), self.pid)
@@ -72,6 +77,12 @@ class QemuVm:
             self.ports = ours
             self.event_fds = (self.qmp.fileno(),)
             self._stack = stack.pop_all()
+
+    @property
+    def disk_error(self) -> str:
+        """As :attr:`VirtualMachine.disk_error`."""
+        self.qmp.receive()
+        return disk_error(self.qmp.events)
 
     @property
     def stopped(self) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 
+from pytest_smol.engines.protocol import Hardware
 from pytest_smol.errors import MachineError, ProtocolError
 from pytest_smol.guest_os.host_view import project_view
 from pytest_smol.machine.dispatcher import Phase, Rule, finish, last_words_as_evidence
@@ -25,6 +28,7 @@ from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec
 from pytest_smol.session.xdist.shared_sessions import SharedSession, SharedSessions
 from pytest_smol.snapshots.base_cache import Origin
+from pytest_smol.snapshots.disk_files import kept, make_files
 from pytest_smol.snapshots.key import key_of
 from pytest_smol.snapshots.snapshot import Snapshot, seal
 from pytest_smol.virtiofs.view import View
@@ -90,9 +94,22 @@ class GuestSession:
         if self._shared is not None:
             self._start_shared(self._shared, timeout, screen)
             return
-        directory = self._factory.directory / f"session-{self._spec.memory}-{self._spec.user}"
+        directory = self._factory.directory / f"session-{self._title.replace(' ', '-')}"
         directory.mkdir()
         self.snapshot = self._make(directory, timeout, screen)
+
+    @cached_property
+    def _hardware(self) -> Hardware:
+        spec = self._spec
+        return self._factory.hardware(spec.memory, spec.cpus, spec.disks)
+
+    @property
+    def _title(self) -> str:
+        """The memory in MiB, the user, and what of the spec is not the default."""
+        spec = self._spec
+        more = [f"{spec.cpus} cpus"] if spec.cpus else []
+        more += ["disks", *map(str, spec.disks)] if spec.disks else []
+        return " ".join([str(spec.memory), spec.user, *more])
 
     # --- one session for several processes ------------------------------------------------
 
@@ -107,8 +124,7 @@ class GuestSession:
             return SharedSession(b"".join(self._said), snapshot)
 
         view = _view_of(self._request, self._factory.view)
-        hardware = self._factory.hardware(self._spec.memory)
-        session, made = shared.obtain(self._key(view), hardware, view, build)
+        session, made = shared.obtain(self._key(view), self._hardware, view, build)
         if not made:
             self.origin = Origin()
             self._replay(session.said)
@@ -122,7 +138,7 @@ class GuestSession:
 
     def _key(self, view: View) -> str:
         """The key of all that can make one guest session differ from another."""
-        fields = self._factory.base_key_fields(self._spec.memory)
+        fields = self._factory.base_key_fields(self._hardware)
         return key_of({**fields, "shown": view.to_json(), "request": self._request.content(self._spec.user)})
 
     def _replay(self, said: bytes) -> None:
@@ -153,13 +169,15 @@ class GuestSession:
 
     def _make(self, directory: Path, timeout: float, screen: Screen | None) -> Snapshot:
         """Make the snapshot in ``directory``."""
-        base, self.origin = self._factory.base(self._spec.memory, directory)
+        base, self.origin = self._factory.base(self._hardware, directory)
+        disks = make_files(directory, base.hardware.disks)
+        base = replace(base, disks=tuple(disks))
         view = _view_of(self._request, self._factory.view)
         outdated = base.tree.outdated(self._factory.view, view)
         machine = self._factory.resume(base, view, screen.output if screen is not None else None)
         try:
             with last_words_as_evidence(machine):
-                self._factory.keep_console(machine, f"session {self._spec.memory} {self._spec.user}")
+                self._factory.keep_console(machine, f"session {self._title}")
                 machine.send(self._request.message(self._spec.user, fresh_identity(), drop_caches=outdated))
                 deadline = CollectionDeadline(timeout)
                 rules = self._rules(machine, screen, deadline)
@@ -168,7 +186,7 @@ class GuestSession:
                 tree = machine.freeze(base.state)
         finally:
             self._factory.retire(machine)
-        snapshot = seal(Snapshot(base.hardware, view, base.ram, base.state, tree))
+        snapshot = seal(Snapshot(base.hardware, view, base.ram, base.state, tree, kept(disks)))
         if self._modules is not None:
             self._collect_modules(self._modules, snapshot)
         return snapshot

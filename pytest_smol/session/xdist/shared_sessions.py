@@ -179,4 +179,7 @@ def _moved(snapshot: Snapshot | None, directory: Path) -> Snapshot | None:
     """``snapshot``, whose files were moved to ``directory``."""
     if snapshot is None:
         return None
-    return replace(snapshot, ram=directory / snapshot.ram.name, state=directory / snapshot.state.name)
+    disks = tuple(path and directory / path.name for path in snapshot.disks)
+    return replace(
+        snapshot, ram=directory / snapshot.ram.name, state=directory / snapshot.state.name, disks=disks
+    )

@@ -22,7 +22,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kernel tree, a busybox and a recipe that wants the modules a and c."""
     fake_busybox(tmp_path / "bin", elf(1), monkeypatch)
     recipe = tmp_path / "kernel.json"
-    recipe.write_text('{"modules": ["c", "a"], "packages": {}}')
+    recipe.write_text('{"modules": ["c", "a"], "disks": [], "packages": {}}')
     monkeypatch.setattr(boot_files, "RECIPE", recipe)
     return install(tmp_path / "tree")
 

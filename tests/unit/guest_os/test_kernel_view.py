@@ -15,7 +15,7 @@ from tests.unit.boot_samples import elf, fake_busybox, install
 def test_modules_their_indexes_and_busybox_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_busybox(tmp_path / "bin", elf(1), monkeypatch)
     recipe = tmp_path / "kernel.json"
-    recipe.write_text('{"modules": ["a"], "packages": {}}')
+    recipe.write_text('{"modules": ["a"], "disks": [], "packages": {}}')
     monkeypatch.setattr(boot_files, "RECIPE", recipe)
     image = install(tmp_path / "tree")
     files = boot_files.prepare(tmp_path / "cache", str(image), lambda line: None)
@@ -35,7 +35,7 @@ def test_lost_indexes_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
     fake_busybox(tmp_path / "bin", elf(1), monkeypatch)
     image = install(tmp_path / "tree")
     recipe = tmp_path / "kernel.json"
-    recipe.write_text('{"modules": ["a"], "packages": {}}')
+    recipe.write_text('{"modules": ["a"], "disks": [], "packages": {}}')
     monkeypatch.setattr(boot_files, "RECIPE", recipe)
     first = boot_files.prepare(tmp_path / "cache", str(image), lambda line: None)
     (first.index / "modules.dep").unlink()

@@ -26,8 +26,8 @@ def key_fields(monkeypatch: pytest.MonkeyPatch, tsc_khz: int) -> dict[str, Any]:
     places = (Path("/modules"), Path("/"), Path("/busybox"))
     files = boot_files.BootFiles(Path("/vmlinuz"), Path("/initramfs"), "6.1", "digest", *places)
     engine = SimpleNamespace(identity=lambda hardware: {"memory": hardware.memory})
-    made = SimpleNamespace(hardware=lambda memory: HARDWARE, engine=engine, boot_files=files, view=VIEW)
-    return MachineFactory.base_key_fields(cast(MachineFactory, made), HARDWARE.memory)
+    made = SimpleNamespace(engine=engine, boot_files=files, view=VIEW)
+    return MachineFactory.base_key_fields(cast(MachineFactory, made), HARDWARE)
 
 
 def test_a_measured_frequency_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -34,6 +35,8 @@ TIMEOUT = MachineTimeout("no answer came from the guest in time")
 
 class FakeMachine:
     """Sends the messages of a script; silent afterwards."""
+
+    vm = SimpleNamespace(disk_error="")
 
     def __init__(self, script: Script) -> None:
         self.script = deque(script)

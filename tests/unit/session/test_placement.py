@@ -76,3 +76,9 @@ def test_tests_cannot_write_more_than_the_memory_of_their_machine() -> None:
     assert spec_of(settings).memory == 512
     with pytest.raises(SettingError, match="smol_tmp=256 is no less than the 256 MiB"):
         spec_of(settings, MarkerArguments(memory=256))
+
+
+def test_disks_and_processors_of_a_marker_win_over_settings() -> None:
+    settings = Settings(cpus=2, disks=(1 << 20,))
+    assert spec_of(settings) == MachineSpec(512, "host", 2, (1 << 20,))
+    assert spec_of(settings, MarkerArguments(cpus=1, disks=())) == MachineSpec(512, "host", 1)
