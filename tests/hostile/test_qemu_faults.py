@@ -186,27 +186,27 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
         return Faults(project, result, [name for name, each in listeners.items() if _connected(each)])
 
 
-def check(faults: Faults, *names: str) -> None:
-    for name in names:
-        case = faults.result.cases[name]
-        assert (case.outcome, REASONS[name] in case.message) == ("failed", True), case.message + case.text
+def check(faults: Faults, name: str, *outcomes: str) -> None:
+    case = faults.result.cases[name]
+    assert (case.outcome in outcomes, REASONS[name] in case.message) == (True, True), case.message + case.text
 
 
 def test_a_qemu_that_is_killed(faults: Faults) -> None:
-    check(faults, "test_killed")
+    check(faults, "test_killed", "failed")
 
 
 def test_a_qemu_that_is_killed_in_the_middle_of_a_request(faults: Faults) -> None:
-    check(faults, "test_killed_in_a_request")
+    # SIGKILL may come before QEMU has passed on the report of the setup: then it is the setup that failed.
+    check(faults, "test_killed_in_a_request", "failed", "error")
 
 
 def test_a_qemu_that_is_stopped_costs_its_test_the_time_limit(faults: Faults) -> None:
-    check(faults, "test_stopped")
+    check(faults, "test_stopped", "failed")
     assert duration(faults.result, "test_stopped") < TIMEOUT + 5
 
 
 def test_a_triple_fault(faults: Faults) -> None:
-    check(faults, "test_triple_fault")
+    check(faults, "test_triple_fault", "failed")
 
 
 def test_a_guest_reaches_neither_network_nor_host(faults: Faults) -> None:
