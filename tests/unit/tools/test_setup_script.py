@@ -208,6 +208,57 @@ def test_zstd_is_wanted_where_modules_are_compressed_with_it(
     assert ("zstd" in ask(script, os_release=release).stdout.split()) is wanted
 
 
+def test_system_tools_that_are_there_are_not_installed() -> None:
+    script = "command() { [[ $2 != nft && $2 != mdadm ]]; }; missing_system_tools"
+    assert ask(script).stdout.split() == ["nftables", "mdadm"]
+
+
+#: Functions in the place of apt: what "apt_get install" names is in the file $installed afterwards.
+FAKE_APT = """
+log=/dev/null
+installed=$1
+missing_system_tools() {
+    local package
+    for package in nftables xfsprogs mdadm; do grep -qx "$package" "$installed" || echo "$package"; done
+}
+have_package_lists() { true; }
+may_install() { true; }
+apt_get() {
+    [[ $1 != install ]] && return
+    shift
+    [[ $* == *"$refused"* ]] && return 1
+    printf '%s\\n' "$@" >>"$installed"
+}
+"""
+
+
+def install(tmp_path: Path, script: str) -> tuple[str, list[str]]:
+    """What install_system_tools says, and what is installed then."""
+    installed = tmp_path / "installed"
+    installed.touch()
+    done = ask(f"{FAKE_APT}\n{script}\ninstall_system_tools", str(installed))
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout, installed.read_text().split()
+
+
+def test_missing_system_tools_are_installed_at_once(tmp_path: Path) -> None:
+    said, installed = install(tmp_path, "refused=none")
+    assert said == "setup: installing nftables xfsprogs mdadm\n"
+    assert installed == ["nftables", "xfsprogs", "mdadm"]
+
+
+def test_a_package_that_cannot_be_installed_costs_no_other(tmp_path: Path) -> None:
+    said, installed = install(tmp_path, "refused=mdadm")
+    assert "some system tests will be skipped, as these packages are missing: mdadm\n" in said
+    assert installed == ["nftables", "xfsprogs"]
+
+
+def test_without_rights_the_command_is_shown(tmp_path: Path) -> None:
+    said, installed = install(tmp_path, "may_install() { false; }")
+    assert installed == []
+    assert said.endswith("sudo apt-get install --no-install-recommends nftables xfsprogs mdadm\n")
+
+
 @pytest.mark.parametrize(("version", "enough"), [("7.2.22", False), ("8.2.2", True), ("10.0.2", True)])
 def test_the_version_of_qemu_is_read_from_its_own_words(tmp_path: Path, version: str, enough: bool) -> None:
     qemu = tmp_path / "qemu-system-x86_64"
