@@ -86,7 +86,9 @@ def prepare(cache: Path, kernel: str | None, progress: Callable[[str], None]) ->
 
 
 def _name(kernel: str | None) -> str:
-    return "default" if kernel is None else hashlib.sha256(os.path.abspath(kernel).encode()).hexdigest()[:16]
+    """The name of a stamp: of the kernel and of the installation of this package, whose files are sources."""
+    image = "" if kernel is None else os.path.abspath(kernel)
+    return hashlib.sha256(f"{image}\0{PACKAGE}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _build(root: Path, stamp: Path, wanted: str | None, progress: Callable[[str], None]) -> BootFiles:
@@ -109,9 +111,19 @@ def _build(root: Path, stamp: Path, wanted: str | None, progress: Callable[[str]
     archive = root / f"initramfs-{digest[:16]}.cpio"
     index = _write_index(root, kernel)
     files = BootFiles(kernel.image, archive, kernel.release, digest, kernel.modules, index, busybox)
-    replace_file(files.initramfs, content)
+    _keep_or_replace(files.initramfs, content)
     _write_stamp(stamp, files, sources)
     return files
+
+
+def _keep_or_replace(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` unless it is there: guests of another run may depend on the inode."""
+    try:
+        if path.read_bytes() == content:
+            return
+    except FileNotFoundError:
+        pass
+    replace_file(path, content)
 
 
 def _default_image(root: Path, packages: Mapping[str, Any], progress: Callable[[str], None]) -> Path:
@@ -181,7 +193,7 @@ def _write_index(root: Path, kernel: GuestKernel) -> Path:
     directory = root / f"modules-{digest[:16]}"
     directory.mkdir(exist_ok=True)
     for name, content in files.items():
-        replace_file(directory / name, content)
+        _keep_or_replace(directory / name, content)
     return directory
 
 

@@ -55,6 +55,27 @@ def test_a_changed_busybox_gives_other_files_and_leaves_the_old_ones(tmp_path: P
     assert second.initramfs.exists()
 
 
+def test_a_second_installation_does_not_replace_what_guests_of_the_first_depend_on(
+    tmp_path: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = boot_files.prepare(tmp_path / "cache", str(host), ignore)
+    files = [first.initramfs, *first.index.iterdir()]
+    before = [path.stat() for path in files]
+    other = tmp_path / "other" / "init"
+    other.parent.mkdir()
+    shutil.copy(boot_files.INIT, other)
+    stamp = boot_files._name(str(host))
+    with monkeypatch.context() as patched:
+        patched.setattr(boot_files, "INIT", other)
+        patched.setattr(boot_files, "PACKAGE", other.parent)
+        said: list[str] = []
+        assert boot_files.prepare(tmp_path / "cache", str(host), said.append) == first
+        assert said != []
+        assert boot_files._name(str(host)) != stamp
+    assert [path.stat() for path in files] == before
+    assert boot_files.prepare(tmp_path / "cache", str(host), pytest.fail) == first
+
+
 def test_a_changed_kernel_gives_another_digest(tmp_path: Path, host: Path) -> None:
     first = boot_files.prepare(tmp_path / "cache", str(host), ignore)
     host.write_bytes(bzimage() + b"patched")
