@@ -32,6 +32,7 @@ from pytest_smol.errors import ProtocolError
 from pytest_smol.machine.dispatcher import GuestStop
 from pytest_smol.protocol.wire import FROM_GUEST, MAX_FRAME, Decoder, Message, WireError
 from pytest_smol.reports.builder import ReportBuilder
+from pytest_smol.reports.message_schema import require_valid
 from pytest_smol.reports.nodes import NodeTable, stand_in
 from pytest_smol.reports.screen import Screen
 
@@ -102,6 +103,7 @@ def _use(message: Message, colour: bool) -> None:
     if user is None:
         return
     try:
+        require_valid(message)
         user(message, ReportBuilder(_config(), colour))
     except ProtocolError:
         return

@@ -229,9 +229,10 @@ class HostPlugin:
         if ended.status == pytest.ExitCode.USAGE_ERROR:
             self._role.end_run(pytest.UsageError(*map(clean, ended.lines)))
         else:
+            from pytest_smol.session.run_messages import status_of_exit
+
             reason = clean(ended.stop.reason) if ended.stop is not None else str(ended)
-            # Status 0 would say that tests ran.
-            self._role.end_run(Exit(reason, ended.status or pytest.ExitCode.INTERRUPTED))
+            self._role.end_run(Exit(reason, status_of_exit(ended.status)))
 
     def _runs_in_vm(self, item: pytest.Item) -> bool:
         return self._settings.everything or item.get_closest_marker("smol") is not None

@@ -18,6 +18,7 @@ from pytest_smol.machine.machine import Machine
 from pytest_smol.machine.user_terminal import TALK, Terminal
 from pytest_smol.protocol.wire import Message
 from pytest_smol.reports.budget import MessageBudget
+from pytest_smol.reports.message_schema import require_valid
 
 __all__ = ["Deadline", "GuestStop", "Phase", "Rule", "exchange", "last_words_as_evidence", "stop_rule"]
 
@@ -89,7 +90,7 @@ def exchange(machine: Machine, phase: Phase) -> Iterator[Any]:
 
     Raises :class:`MachineTimeout` at the deadline, :class:`MachineDied` when the
     machine is gone, :class:`ProtocolError` for a message that ``phase`` does not
-    take or that is more than its budget allows, and what handlers raise.
+    take, that is not valid or that is more than its budget allows, and what handlers raise.
     """
     ended = False
     while not ended:
@@ -99,6 +100,7 @@ def exchange(machine: Machine, phase: Phase) -> Iterator[Any]:
             raise phase.refusal(message)
         if rule.budget is not None:
             rule.budget.take(message)
+        require_valid(message)
         result = rule.handle(message)
         if result is not None:
             yield result
@@ -151,10 +153,8 @@ class GuestStop:
 
     @classmethod
     def of(cls, message: Message, clean: Callable[[str], str]) -> GuestStop:
-        """What a ``stop`` message says; ``clean`` makes its text safe to show. Raises ProtocolError."""
+        """What a valid ``stop`` message says; ``clean`` makes its text safe to show."""
         place = message["place"]
-        if place is not None and [type(part) for part in place] != [str, int]:
-            raise ProtocolError("the guest says that it was stopped where no place is")
         where = (clean(place[0]), place[1]) if place is not None else None
         return cls(message["kind"], clean(message["reason"]), message["returncode"], where)
 

@@ -145,7 +145,7 @@ class ReportBuilder:
         return built
 
     def relay_warning(self, message: Message) -> None:
-        """Let the host's pytest record a warning that the guest's recorded."""
+        """Let the host's pytest record a warning that the guest's recorded: a valid ``warning`` message."""
         category = _warning_category(message["category"])
         text, filename, line = (self.clean(message[key]) for key in ("text", "filename", "line"))
         # With a line given, warnings does not read one from the file that the guest names.
@@ -160,8 +160,8 @@ class ReportBuilder:
             }
         )
 
-    def _location(self, location: Any) -> tuple[str, int, str] | None:
-        if not isinstance(location, list) or [type(part) for part in location] != [str, int, str]:
+    def _location(self, location: list[Any] | None) -> tuple[str, int, str] | None:
+        if location is None:
             return None
         filename, lineno, function = location
         return self.clean(filename), lineno, self.clean(function)

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_smol.errors import ProtocolError
 from pytest_smol.marker import Mark
+from pytest_smol.reports.field_shapes import integer, maybe
 from pytest_smol.reports.text import encodable
 from pytest_smol.settings import SCOPES
 
@@ -137,11 +138,12 @@ def _checked_place(place: Any) -> str:
 
 def _checked_item(item: dict[str, Any], text: Callable[[Any], str]) -> dict[str, Any]:
     path, lineno, domain = item["location"]
-    if type(item["number"]) is not int or type(lineno) not in (int, type(None)):
+    if type(item["number"]) is not int:
         raise TypeError("a number is expected")
+    line = maybe(integer)(lineno, text)
     marks = tuple(_checked_mark(mark, text) for mark in item["marks"])
     keywords = [text(keyword) for keyword in item["keywords"]]
-    location = (text(path), lineno, text(domain))
+    location = (text(path), line, text(domain))
     return {"number": item["number"], "location": location, "marks": marks, "keywords": keywords}
 
 

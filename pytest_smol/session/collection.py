@@ -14,6 +14,7 @@ from pytest_smol.errors import MachineError, ProtocolError, SmolError
 from pytest_smol.reports.builder import ReportBuilder
 from pytest_smol.reports.nodes import GuestCollector, GuestItem
 from pytest_smol.reports.screen import Screen
+from pytest_smol.reports.text import encodable
 from pytest_smol.session.guests.collected import Collected, SessionEnded
 from pytest_smol.session.guests.guest_sessions import GuestSessions
 from pytest_smol.session.run_messages import RunMessages, stop_session
@@ -92,7 +93,7 @@ class GuestCollection:
 
     def _report_failure(self, session: pytest.Session, where: str, error: SmolError) -> None:
         clean = self._reports.clean
-        report = pytest.CollectReport(clean(where), "failed", clean(str(error)), None)
+        report = pytest.CollectReport(encodable(clean(where)), "failed", clean(str(error)), None)
         session.config.hook.pytest_collectreport(report=report)
         session.items = []
 

@@ -58,8 +58,12 @@ class RunMessages:
 
 
 def status_of_exit(returncode: int | None) -> int | None:
-    """The exit status for a guest's ``pytest.exit()``: a run that is cut short never ends with 0."""
-    return int(pytest.ExitCode.INTERRUPTED) if returncode == 0 else returncode
+    """The exit status for a guest's ``pytest.exit()``: a run that is cut short never ends with 0.
+
+    Of a process's exit status the system keeps eight bits.
+    """
+    is_success = returncode is not None and returncode % 256 == 0
+    return int(pytest.ExitCode.INTERRUPTED) if is_success else returncode
 
 
 def stop_session(session: pytest.Session, stop: GuestStop) -> None:

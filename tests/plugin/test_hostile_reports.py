@@ -287,3 +287,17 @@ def test_numbers_that_execnet_cannot_send(lab: Lab, number: int) -> None:
     outcome = lab.smol("--smol", "--smol-scope=test", forks=[Script(says, gone=True)])
     assert outcome.status == 1, outcome
     assert "the guest sent a report that is none: longrepr" in outcome.text
+
+
+def test_where_a_collection_died_is_written_as_it_can_be(lab: Lab) -> None:
+    """The node id that a guest said it collects is that of a report: of the cache and of XML as well."""
+    lab.project(test_a=TWO_TESTS)
+    begin: Message = {"type": "collecting", "nodeid": "a\ud800/b\udfff.py::c\ufffe"}
+    outcome = lab.smol("--smol", "--junitxml=out.xml", session=Script([begin, START]))
+    assert outcome.status == 2, outcome
+    assert "INTERNAL" not in outcome.text
+    assert "failed: " not in outcome.text  # of a hook
+    ElementTree.fromstring(outcome.files["out.xml"])
+    assert "ERROR a\\ud800/b\\udfff.py::c\\ufffe" in outcome.text
+    lastfailed = lab.path / ".pytest_cache/v/cache/lastfailed"
+    assert "\\ud800" in lastfailed.read_text("utf-8")

@@ -208,15 +208,20 @@ def test_a_test_cannot_be_lost(lab: Lab, says: Says) -> None:
     assert "1 failed" in outcome.out[-1] or "1 error" in outcome.out[-1]
 
 
+@pytest.mark.parametrize("code", [0, 256, -512])
 @pytest.mark.parametrize("when", ["collection", "test", "end"])
-def test_a_guest_cannot_end_the_run_green(lab: Lab, when: str) -> None:
-    """pytest.exit(returncode=0) ends the run, and tests that did not run are no success."""
-    leaves = "import pytest\npytest.exit('enough', returncode=0)\n"
+def test_a_guest_cannot_end_the_run_green(lab: Lab, when: str, code: int) -> None:
+    """pytest.exit(returncode=0) ends the run, and tests that did not run are no success.
+
+    The system takes the last eight bits of a status.
+    """
+    call = f"pytest.exit('enough', returncode={code})"
+    leaves = f"import pytest\n{call}\n"
     files = {
         "collection": {"test_a": leaves, "test_b": "def test_b(): assert 0\n"},
-        "test": {"test_a": "def test_a():\n    import pytest\n    pytest.exit('enough', returncode=0)\n"},
+        "test": {"test_a": f"def test_a():\n    import pytest\n    {call}\n"},
         "end": {
-            "conftest": "import pytest\ndef pytest_sessionfinish(): pytest.exit('enough', returncode=0)\n",
+            "conftest": f"import pytest\ndef pytest_sessionfinish(): {call}\n",
             "test_a": "def test_a(): assert 0\n",
         },
     }

@@ -58,17 +58,17 @@ class Collected:
         self.collecting = message["nodeid"]
 
     def _take_header(self, message: Message) -> None:
-        self.header = [str(line) for line in message["lines"]]
+        self.header = message["lines"]
 
     def _take_usage_error(self, message: Message) -> None:
-        self.usage = [str(line) for line in message["lines"]]
+        self.usage = message["lines"]
 
     def _take_stop(self, message: Message) -> None:
         self.stop = GuestStop.of(message, self.nodes.clean)
 
     def _take_collected(self, message: Message) -> None:
         self.order, self.deselected = message["items"], message["deselected"]
-        self.lines = [str(line) for line in message["lines"]]
+        self.lines = message["lines"]
         self.has_end_hooks = message["closing"]
 
 

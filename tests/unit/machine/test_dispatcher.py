@@ -170,8 +170,12 @@ def test_a_stop_is_checked_and_made_safe_to_show() -> None:
 @pytest.mark.parametrize("place", [[], ["a.py"], [1, "a.py"], ["a.py", True], ["a.py", 1, 2]])
 def test_a_stop_at_no_place_breaks_the_protocol(place: list[Any]) -> None:
     message: Message = {"type": "stop", "kind": "exit", "reason": "x", "returncode": 3, "place": place}
-    with pytest.raises(ProtocolError, match="no place"):
-        GuestStop.of(message, str)
+    stops: list[GuestStop] = []
+    machine, _ = machine_of(message)
+    rule = stop_rule(stops.append, str, MessageBudget("x", 1000), ends=True)
+    with pytest.raises(ProtocolError, match="a 'stop' message that is none: place"):
+        finish(machine, phase_of({"stop": rule}))
+    assert not stops
 
 
 def test_the_last_words_are_evidence() -> None:

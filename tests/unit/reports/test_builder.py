@@ -243,11 +243,6 @@ def test_other_categories_have_an_empty_stand_in(name: str) -> None:
     assert len(kind.__name__) <= 100
 
 
-@pytest.mark.parametrize("location", [["a.py", 3], ["a.py", "3", "f"], [], [None, 1, "f"]])
-def test_a_location_of_another_form_is_none(location: Any) -> None:
-    assert relayed(location=location)["location"] is None
-
-
 def test_a_warnings_texts_are_cleaned() -> None:
     evil = "\x1b[2J"
     location = [evil, 1, evil]
