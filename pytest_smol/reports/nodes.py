@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PosixPath
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -20,8 +22,22 @@ __all__ = ["GuestCollector", "GuestItem", "NodeTable", "stand_in"]
 #: The most nodes that a guest may announce.
 MAX_NODES = 2_000_000
 
+#: The longest path of a node in characters, PATH_MAX of linux/limits.h without its NUL: pytest walks parents.
+MAX_PATH = 4095
+
 #: The deepest that nodes are nested; what walks a node's parents recursively has to bear it.
 MAX_DEPTH = 200
+
+
+class GuestPath(PosixPath):
+    """The path of a guest's node: pytest looks for it on the host, where no file may have such a path."""
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """As Path has it. Raises FileNotFoundError for whatever is wrong with the path."""
+        try:
+            return super().stat(follow_symlinks=follow_symlinks)
+        except OSError as error:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self)) from error
 
 
 class GuestCollector(pytest.Collector):
@@ -93,6 +109,8 @@ class NodeTable:
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deep")
         texts = {name: self._text(row[name]) for name in ("kind", "name", "nodeid", "path")}
+        if len(texts["path"]) > MAX_PATH:
+            raise ValueError("its path is too long")
         doc = None if row["doc"] is None else self._text(row["doc"])
         item = _checked_item(row["item"], self._text) if "item" in row else None
         place = _checked_place(row["place"])
@@ -160,7 +178,7 @@ def _made(row: dict[str, Any], parent: Any) -> GuestCollector | GuestItem:
     usual = row["nodeid"] == f"{parent.nodeid}::{row['name']}"
     named = {} if usual else {"nodeid": row["nodeid"]}
     try:
-        node: Any = kind.from_parent(parent, name=row["name"], path=Path(row["path"]), **named)
+        node: Any = kind.from_parent(parent, name=row["name"], path=GuestPath(row["path"]), **named)
     except AssertionError as error:
         raise ProtocolError(f"the guest sent a node whose id cannot be: {row['nodeid']}") from error
     node.guest_kind, node.place = row["kind"], row["place"]

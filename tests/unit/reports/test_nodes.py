@@ -154,6 +154,15 @@ def test_all_text_is_cleaned(session: pytest.Session) -> None:
     assert "\x1b" not in "".join(texts)
 
 
+def test_a_path_that_cannot_be_looked_for_is_not_there(session: pytest.Session) -> None:
+    """pytest does for each test, for the hooks of the conftest files next to it."""
+    (made,), _ = table(MODULE, function(path="/" + "x" * 4000)).build(session)
+    assert not made.path.is_file()
+    assert made.ihook is not None
+    with pytest.raises(FileNotFoundError):
+        made.path.stat()
+
+
 # --- what makes no tree
 
 WRONG: dict[str, list[Any]] = {
@@ -171,6 +180,7 @@ WRONG: dict[str, list[Any]] = {
     "a name": [{**MODULE, "name": None}],
     "a node id": [{**MODULE, "nodeid": 1}],
     "a path": [{**MODULE, "path": ["/"]}],
+    "a path that is too long": [{**MODULE, "path": "/a" * 2048}],
     "a kind": [{**MODULE, "kind": {}}],
     "a documentation": [{**MODULE, "doc": 1}],
     "a place": [{**MODULE, "place": "package"}],
