@@ -1,9 +1,9 @@
 """The kernel, initramfs and module indexes that a guest boots from, made once and kept in the user's cache.
 
-A JSON file next to them, the stamp, records the inode number, size, time and a digest of every
-file that they were made from. While these are unchanged the boot files are used. A source with the
-same inode number, size and time counts as unchanged; where number or time differ and the size does
-not, as in a copied tree or a fresh container, its content is compared, and the stamp is updated.
+A JSON file next to them, the stamp, records every file that they were made from as a file
+dependency. While these are unchanged, as :mod:`pytest_smol.virtiofs.dependencies.comparison`
+compares them, the boot files are used. Where only inode numbers or times differ, as in a copied
+tree or a fresh container, the stamp is updated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from pytest_smol.guest_os.kernel import GuestKernel, Module, load_order, open_ke
 from pytest_smol.guest_os.kernel_package import find_image, unpack_default
 from pytest_smol.guest_os.module_index import index_files, read_modules
 from pytest_smol.host.atomic_file import replace_file
-from pytest_smol.virtiofs.dependencies.dependency import content_digest
+from pytest_smol.virtiofs.dependencies.comparison import compare
+from pytest_smol.virtiofs.dependencies.dependency import FileDependency, content_digest
 
 __all__ = ["BootFiles", "prepare"]
 
 #: The version of the stamp and of the initramfs; a stamp of another version is not used.
-FORMAT = 2
+FORMAT = 3
 
 PACKAGE = Path(__file__).parents[1]
 INIT = PACKAGE / "guest" / "init"
@@ -100,7 +101,7 @@ def _build(root: Path, stamp: Path, wanted: str | None, progress: Callable[[str]
     busybox = initramfs.find_busybox()
     # Before the files are read: if one of them is changed meanwhile, the stamp does not match it.
     made_from = [kernel.image, kernel.modules / "modules.builtin", busybox, INIT, RECIPE]
-    sources = {str(path): _Source.of(path) for path in made_from}
+    sources = {str(path): _dependency(path) for path in made_from}
     modules = _modules(kernel, recipe["modules"])
     for_disks = [
         each for each in _modules(kernel, recipe["modules"] + recipe["disks"]) if each not in modules
@@ -159,30 +160,14 @@ def _modules(kernel: GuestKernel, wanted: Sequence[str]) -> list[Module]:
     )
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One source as it was: st_ino, st_size and st_mtime_ns, and a digest of its content."""
-
-    ino: int
-    size: int
-    mtime_ns: int
-    digest: str
-
-    @classmethod
-    def of(cls, path: Path) -> _Source:
-        """The file at ``path``, or where a symbolic link there leads. Raises OSError."""
-        real = path.resolve()
-        found = real.stat()
-        digest = content_digest(str(real), found.st_mode)
-        return cls(found.st_ino, found.st_size, found.st_mtime_ns, digest)
-
-    def now(self, path: Path) -> _Source | None:
-        """As :meth:`of` if the file has the same content as before, else None. Raises OSError."""
-        found = path.stat()
-        if (found.st_ino, found.st_size, found.st_mtime_ns) == (self.ino, self.size, self.mtime_ns):
-            return self
-        now = _Source.of(path) if found.st_size == self.size else None
-        return now if now is not None and now.digest == self.digest else None
+def _dependency(path: Path) -> FileDependency:
+    """The file at ``path``, or where a symbolic link there leads, with a digest of it. Raises OSError."""
+    real = path.resolve()
+    found = real.stat()
+    digest = content_digest(str(real), found.st_mode)
+    return FileDependency(
+        str(real), found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns, content=digest
+    )
 
 
 def _write_index(root: Path, kernel: GuestKernel) -> Path:
@@ -197,7 +182,7 @@ def _write_index(root: Path, kernel: GuestKernel) -> Path:
     return directory
 
 
-def _to_json(files: BootFiles, sources: Mapping[str, _Source]) -> dict[str, Any]:
+def _to_json(files: BootFiles, sources: Mapping[str, FileDependency]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "kernel": str(files.kernel),
@@ -208,11 +193,11 @@ def _to_json(files: BootFiles, sources: Mapping[str, _Source]) -> dict[str, Any]
         "index": files.index.name,
         "busybox": str(files.busybox),
         "size": files.initramfs.stat().st_size,
-        "sources": {path: list(astuple(source)) for path, source in sources.items()},
+        "sources": {path: list(source) for path, source in sources.items()},
     }
 
 
-def _write_stamp(stamp: Path, files: BootFiles, sources: Mapping[str, _Source]) -> None:
+def _write_stamp(stamp: Path, files: BootFiles, sources: Mapping[str, FileDependency]) -> None:
     replace_file(stamp, json.dumps(_to_json(files, sources), indent=1).encode("utf-8"))
 
 
@@ -222,7 +207,7 @@ def _read_stamp(stamp: Path) -> BootFiles | None:
         table = json.loads(stamp.read_bytes())
         archive = stamp.parent / str(table["initramfs"])
         index = stamp.parent / str(table["index"])
-        known = {path: _Source(*row) for path, row in table["sources"].items()}
+        known = {path: FileDependency.from_json(row) for path, row in table["sources"].items()}
         if (
             table["format"] != FORMAT
             or not {str(INIT), str(RECIPE)} <= set(known)
@@ -230,15 +215,18 @@ def _read_stamp(stamp: Path) -> BootFiles | None:
             or not (index / "modules.dep").is_file()
         ):
             return None
-        sources = {path: source.now(Path(path)) for path, source in known.items()}
-        unchanged = {path: source for path, source in sources.items() if source is not None}
+        now = compare(tuple(known.values()))
+        if now.reason or any(os.path.realpath(path) != source.path for path, source in known.items()):
+            return None
         places = (Path(table["modules"]), index, Path(table["busybox"]))
         files = BootFiles(Path(table["kernel"]), archive, table["release"], table["digest"], *places)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if unchanged.keys() != known.keys():
-        return None
-    if unchanged != known:
+    sources = {
+        path: source._replace(ino=identity.ino, mtime_ns=identity.mtime_ns)
+        for (path, source), identity in zip(known.items(), now.identities, strict=True)
+    }
+    if sources != known:
         with suppress(OSError):  # it only saves comparing contents the next time
-            _write_stamp(stamp, files, unchanged)
+            _write_stamp(stamp, files, sources)
     return files

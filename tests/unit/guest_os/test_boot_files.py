@@ -10,6 +10,7 @@ import pytest
 
 from pytest_smol.errors import KernelUnavailable
 from pytest_smol.guest_os import boot_files
+from pytest_smol.virtiofs.dependencies import comparison
 from tests.unit.boot_samples import bzimage, elf, fake_busybox, install, unpack
 
 
@@ -99,7 +100,7 @@ def test_copies_of_the_sources_and_the_cache_are_as_good(
     assert boot_files.prepare(tmp_path / "cache", str(host), said.append) == first
     assert said == []
     # The new inode numbers and times are kept, so no content is compared again.
-    monkeypatch.setattr(boot_files, "content_digest", lambda path, mode: pytest.fail(path))
+    monkeypatch.setattr(comparison, "content_digest", lambda path, mode: pytest.fail(path))
     assert boot_files.prepare(tmp_path / "cache", str(host), said.append) == first
     assert said == []
 
