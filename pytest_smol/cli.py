@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from pytest_smol.doctor import Finding, examine
 from pytest_smol.errors import SmolError
@@ -21,8 +22,12 @@ _DOCTORS_SETTINGS = ("accel", "memory", "snapshot_dir", "kernel", "qemu")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    """Say what this host has and lacks. The ini-file of a project is not read: name its settings here."""
-    return report(examine(Settings.from_arguments(vars(arguments))))
+    """Say what this host has and lacks for runs of pytest in this directory, whose ini file is read."""
+    return report(examine(_settings(arguments)))
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    return Settings.from_arguments(vars(arguments), directory=Path.cwd())
 
 
 def report(findings: Iterable[Finding]) -> int:
@@ -37,8 +42,11 @@ def report(findings: Iterable[Finding]) -> int:
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    """Remove base snapshots that are stale or unused, and what runs that were killed have left."""
-    snapshots = Settings.from_arguments(vars(arguments)).snapshot_dir
+    """Remove base snapshots that are stale or unused, and what runs that were killed have left.
+
+    The ini file of pytest in this directory may say where runs keep their files.
+    """
+    snapshots = _settings(arguments).snapshot_dir
     removed = [path for place in {None, snapshots} for path in sweep(place)]
     removed += BaseCache(cache_directory.directory()).collect(
         0 if arguments.all else arguments.days * 86400.0

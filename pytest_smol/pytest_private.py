@@ -7,11 +7,13 @@ uses, in ``guest/``: it runs inside pytest's session and needs other parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest._code.code import ReprFileLocation, TerminalRepr
 from _pytest._io import TerminalWriter
+from _pytest.config.findpaths import load_config_dict_from_file
 from _pytest.junitxml import xml_key
 from _pytest.main import wrap_session
 from _pytest.outcomes import Exit
@@ -26,6 +28,7 @@ __all__ = [
     "add_suite_property",
     "adds_python_path_early",
     "choose_by_cache",
+    "ini_file",
     "known_markup",
     "mark_shown_in_debugger",
     "name_interrupted_place",
@@ -141,3 +144,24 @@ def known_markup() -> Collection[str]:
 def unknown_ini_keys(config: pytest.Config) -> list[str]:
     """The keys of the ini file that no plugin has declared."""
     return list(config._get_unknown_ini_keys())
+
+
+#: The files that may hold pytest's settings of a directory, in the order in which pytest looks for them.
+_INI_FILES = (
+    *("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini"),
+    *("pyproject.toml", "tox.ini", "setup.cfg"),
+)
+
+
+def ini_file(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The ini file of a pytest without arguments in ``directory``, and its values by name; None without one.
+
+    Nothing of the project is executed. Raises :class:`pytest.UsageError` for a file that cannot be parsed.
+    """
+    for base in (directory, *directory.parents):
+        for path in (base / name for name in _INI_FILES):
+            values = load_config_dict_from_file(path) if path.is_file() else None
+            if values is not None:
+                # Since pytest 9 a value comes with where it is from.
+                return path, {name: getattr(value, "value", value) for name, value in values.items()}
+    return None

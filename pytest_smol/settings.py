@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_smol.errors import SettingError
-from pytest_smol.pytest_private import unknown_ini_keys
+from pytest_smol.pytest_private import ini_file, unknown_ini_keys
 from pytest_smol.setting_values import (
     choice,
     cpus,
@@ -188,19 +188,29 @@ class Settings:
 
     @classmethod
     def from_arguments(
-        cls, arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ
+        cls,
+        arguments: Mapping[str, object],
+        environ: Mapping[str, str] = os.environ,
+        directory: Path | None = None,
     ) -> Settings:
         """The settings of a command that runs without pytest.
 
         ``arguments`` are those of :func:`add_arguments` by name, where others are
-        ignored. What is not given there comes from ``environ``, if the setting has
-        a variable. Raises :class:`SettingError` for a value that is not valid.
+        ignored. What is not given there comes from ``environ`` if the setting has a
+        variable, else from the ini file of a pytest in ``directory``. Raises
+        :class:`SettingError` for a value that is not valid, and for an ini file that
+        cannot be parsed.
         """
+        found = _ini_file(directory) if directory else None
         values: dict[str, Any] = {}
-        for row in _ROWS:
-            text, source = arguments.get(row.name), row.option
+        for row in (row for row in _ROWS if row.name in arguments):
+            text, source = arguments[row.name], row.option
             if not text and row.variable:
                 text, source = environ.get(row.variable), f"${row.variable}"
+            elif not text and found:
+                path, ini = found
+                text, source = ini.get(f"smol_{row.name}"), f"smol_{row.name} in {path}"
+                text = str(path.parent / str(text)) if text and row.is_path else text
             if text:
                 values[row.name] = converted(row.convert, text, source, row.help)
         return cls(**values)
@@ -208,6 +218,15 @@ class Settings:
     def guest_environment(self) -> dict[str, str]:
         """The host's variables that a guest may see."""
         return {name: os.environ[name] for name in self.env if name in os.environ}
+
+
+def _ini_file(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    try:
+        return ini_file(directory)
+    except pytest.UsageError as error:
+        raise SettingError(
+            f"pytest's ini file cannot be parsed: {error}", remedy="mend it, or run this elsewhere"
+        ) from error
 
 
 def _value(config: pytest.Config, row: _Row) -> Any:

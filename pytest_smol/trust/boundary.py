@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -35,14 +36,15 @@ class Boundary:
         own = (str(config.rootpath), str(config.invocation_params.dir))
         self._project = ProjectPaths([*own, *_pythonpath(config)])
         #: Modules of the project that were imported before this plugin was asked.
-        self.imported = self._foreign_to_host(config)
-        guard = ImportGuard(self._project)
+        imported = imported_from(self._project)
+        self.imported = self._foreign_to_host(config, imported)
+        guard = ImportGuard(self._project, imported)
         guard.__enter__()
         config.add_cleanup(lambda: guard.__exit__(None, None, None))
         _leave_filters_to_guest(config, self._importable)
 
-    def _foreign_to_host(self, config: pytest.Config) -> list[str]:
-        """Modules of the project that run here, but for plugins that are installed in editable mode."""
+    def _foreign_to_host(self, config: pytest.Config, imported: Iterable[str]) -> list[str]:
+        """``imported``, modules of the project, without plugins that are installed in editable mode."""
         installed = {
             _module_of(plugin).partition(".")[0] for plugin, _ in config.pluginmanager.list_plugin_distinfo()
         }
@@ -51,7 +53,7 @@ class Boundary:
             for plugin, distribution in config.pluginmanager.list_plugin_distinfo()
             if self._project.holds(_metadata_directory(distribution))
         }
-        return [name for name in imported_from(self._project) if name.partition(".")[0] not in installed]
+        return [name for name in imported if name.partition(".")[0] not in installed]
 
     def _importable(self, module: str) -> bool:
         """Whether the host has ``module`` without the project."""

@@ -45,13 +45,14 @@ class _RefusingLoader(Loader):
 class ImportGuard(MetaPathFinder):
     """While it is entered, modules in ``project`` are not executed and its directories are not searched.
 
-    A package of which a module runs already may import the rest of itself: a plugin that is developed in
-    the project and installed in editable mode, for instance.
+    ``imported`` are the modules of the project that run already, as :func:`imported_from` gives them. A
+    package of one of them may import the rest of itself: a plugin that is developed in the project and
+    installed in editable mode, for instance.
     """
 
-    def __init__(self, project: ProjectPaths) -> None:
+    def __init__(self, project: ProjectPaths, imported: Iterable[str]) -> None:
         self._project = project
-        self._running = {name.partition(".")[0] for name in imported_from(project)}
+        self._running = {name.partition(".")[0] for name in imported}
         self._path: list[str] = []
 
     def __enter__(self) -> ImportGuard:

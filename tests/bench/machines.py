@@ -16,7 +16,7 @@ from pytest_smol.host.process import ChildProcess
 from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory, fresh_identity
 from pytest_smol.protocol.wire import TO_GUEST
-from pytest_smol.session.guests.guest_session import GuestSession
+from pytest_smol.session.guests.guest_session import GuestSession, collection_budget
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import MachineSpec
 from pytest_smol.settings import Settings
@@ -52,7 +52,7 @@ def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFacto
         env=Settings().guest_environment(),
     )
     with MachineFactory(Settings(), lambda text: print(f"  {text}", flush=True)) as factory:
-        guest = GuestSession(factory, request, MachineSpec(512, "host"), str)
+        guest = GuestSession(factory, request, MachineSpec(512, "host"), str, collection_budget())
         guest.start(_LIMIT)
         yield factory, guest.snapshot
 

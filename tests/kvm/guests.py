@@ -18,7 +18,7 @@ from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.builder import ReportBuilder
-from pytest_smol.session.guests.guest_session import GuestSession
+from pytest_smol.session.guests.guest_session import GuestSession, collection_budget
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import spec_of
 from pytest_smol.settings import Settings
@@ -74,7 +74,9 @@ class Guest:
         started = time.monotonic()
         with MachineFactory(settings, print) as factory:
             request = SessionRequest((), ("pytest",), root, root, tuple(sys.path), {})
-            session = GuestSession(factory, request, spec_of(settings), ReportBuilder(config).clean)
+            session = GuestSession(
+                factory, request, spec_of(settings), ReportBuilder(config).clean, collection_budget()
+            )
             session.start(LIMIT)
             pool = Pool(factory, ahead=0)
             try:

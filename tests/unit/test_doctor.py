@@ -107,6 +107,17 @@ def test_what_killed_runs_left_in_a_snapshot_directory_is_removed(
     assert f"removed {left[1]}" in capsys.readouterr().out
 
 
+def test_the_ini_file_says_where_killed_runs_left_files(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = places["snapshots"] / "pytest-smol-run-dead"
+    left.mkdir()
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\nsmol_snapshot_dir = {places['snapshots']}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["gc"]) == 0
+    assert not left.exists()
+
+
 def test_every_check_can_fail() -> None:
     """Each has a test below; that of Python is its package's metadata."""
     here = Path(__file__).read_text()

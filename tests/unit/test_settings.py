@@ -227,3 +227,53 @@ def test_a_wrong_argument_of_a_command() -> None:
     with pytest.raises(SettingError, match="--smol-memory='much' is not valid") as caught:
         Settings.from_arguments(parsed("--smol-memory=much"), {})
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("pytest.ini", "[pytest]\nsmol_snapshot_dir = kept\nsmol_memory = 700\nsmol_qemu = ./mine\n"),
+        ("tox.ini", "[pytest]\nsmol_snapshot_dir = kept\nsmol_memory = 700\n"),
+        ("setup.cfg", "[tool:pytest]\nsmol_snapshot_dir = kept\nsmol_memory = 700\n"),
+        (
+            "pyproject.toml",
+            '[tool.pytest.ini_options]\nsmol_snapshot_dir = "kept"\nsmol_memory = 700\nsmol_qemu = "mine"\n',
+        ),
+    ],
+)
+def test_a_command_reads_the_ini_file_of_the_project(tmp_path: Path, file: str, text: str) -> None:
+    """But for programs: a project does not choose what the host runs."""
+    (tmp_path / file).write_text(text)
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    found = Settings.from_arguments(parsed(), {}, below)
+    assert found == Settings(snapshot_dir=tmp_path / "kept", memory=700)
+    found = Settings.from_arguments(parsed("--smol-snapshot-dir=/x", "--smol-memory=512"), {}, below)
+    assert found == Settings(snapshot_dir=Path("/x"), memory=512)
+
+
+def test_a_command_reads_what_pytest_would(tmp_path: Path) -> None:
+    """The first file that has settings of pytest's, looking upwards."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nsmol_memory = 700\n")
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "setup.cfg").write_text("[metadata]\nname = it\n")
+    assert Settings.from_arguments(parsed(), {}, below).memory == 700
+    (below / "tox.ini").write_text("[pytest]\nsmol_memory = 800\n")
+    assert Settings.from_arguments(parsed(), {}, below).memory == 800
+    (below / ".pytest.ini").write_text("")
+    assert Settings.from_arguments(parsed(), {}, below) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[pytest]\nsmol_memory = much\n", "smol_memory in .*pytest.ini='much' is not valid"),
+        ("no section\n", "pytest's ini file cannot be parsed: .*pytest.ini"),
+    ],
+)
+def test_a_wrong_ini_file_of_a_command(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "pytest.ini").write_text(text)
+    with pytest.raises(SettingError, match=message) as caught:
+        Settings.from_arguments(parsed(), {}, tmp_path)
+    assert caught.value.remedy

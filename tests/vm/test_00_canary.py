@@ -13,7 +13,7 @@ from pytest_smol.errors import HostError, SmolError
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.builder import ReportBuilder
-from pytest_smol.session.guests.guest_session import GuestSession
+from pytest_smol.session.guests.guest_session import GuestSession, collection_budget
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import spec_of
 from pytest_smol.settings import Settings
@@ -60,7 +60,9 @@ def test_a_fork_reads_a_file_that_is_younger_than_its_snapshot(
     (tmp_path / "test_fresh.py").write_text(TEST)
     request = SessionRequest((), ("pytest",), tmp_path, tmp_path, tuple(sys.path), {})
     settings = Settings(everything=True)
-    guest = GuestSession(factory, request, spec_of(settings), ReportBuilder(pytestconfig).clean)
+    guest = GuestSession(
+        factory, request, spec_of(settings), ReportBuilder(pytestconfig).clean, collection_budget()
+    )
     try:
         guest.start(settings.timeout)
         for word in ("first", "second"):

@@ -16,7 +16,7 @@ from pytest_smol.machine.machine import Machine
 from pytest_smol.pool.factory import MachineFactory
 from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.builder import ReportBuilder
-from pytest_smol.session.guests.guest_session import GuestSession
+from pytest_smol.session.guests.guest_session import GuestSession, collection_budget
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import spec_of
 from pytest_smol.settings import Settings
@@ -70,7 +70,9 @@ def forks(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     settings = Settings(everything=True)
     with MachineFactory(settings, print) as factory:
         request = SessionRequest((), ("pytest",), root, root, tuple(sys.path), {})
-        guest = GuestSession(factory, request, spec_of(settings), ReportBuilder(pytestconfig).clean)
+        guest = GuestSession(
+            factory, request, spec_of(settings), ReportBuilder(pytestconfig).clean, collection_budget()
+        )
         guest.start(settings.timeout)
         pool = Pool(factory, ahead=0)
         yield Forks(factory, pool, guest.snapshot)

@@ -96,8 +96,9 @@ class CoverageBridge(BasicBridge):
         known = {each._coverage_plugin_name for each in cov._plugins.file_tracers}
         if any(tracer and tracer not in known for _, tracer in rows["tracers"]):
             raise ValueError("a file tracer of this run is expected")
-        contexts = {each[0] for each in (*rows["lines"], *rows["arcs"])} - self._contexts
-        paths = {each[1] for each in (*rows["lines"], *rows["arcs"])} | {each[0] for each in rows["tracers"]}
+        measured = rows["arcs" if cov.config.branch else "lines"]
+        contexts = {each[0] for each in measured} - self._contexts
+        paths = {each[1] for each in measured} | {each[0] for each in rows["tracers"]}
         if len(self._contexts) + len(contexts) > MAX_CONTEXTS:
             raise ValueError(f"at most {MAX_CONTEXTS} contexts are expected")
         self._names.take(

@@ -50,9 +50,9 @@ def collection_budget() -> MessageBudget:
 class GuestSession:
     """A guest with pytest configured and the tests collected; frozen when :meth:`start` is through.
 
-    ``clean`` makes guest text safe to show. With ``shared`` the session is made
-    once for all processes that have the same one. What it collects counts
-    towards ``budget``.
+    ``clean`` makes guest text safe to show. What the guest collects counts towards
+    ``budget``. With ``shared`` the session is made once for all processes that have
+    the same one.
     """
 
     snapshot: Snapshot
@@ -64,16 +64,16 @@ class GuestSession:
         request: SessionRequest,
         spec: MachineSpec,
         clean: Callable[[str], str],
+        budget: MessageBudget,
         shared: SharedSessions | None = None,
         terminal: Terminal | None = None,
-        budget: MessageBudget | None = None,
     ) -> None:
         self._factory = factory
         self._request = request
         self._spec = spec
         self._shared = shared
         self._terminal = terminal
-        self._budget = budget or collection_budget()
+        self._budget = budget
         self._modules: ModuleCollection | None = None
         #: The messages of the guest, encoded, for the other processes of a distributed run.
         self._said: list[bytes] = []

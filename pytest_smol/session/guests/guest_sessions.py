@@ -61,9 +61,9 @@ class GuestSessions:
                 self._request,
                 spec,
                 self._screen.clean,
+                self._budget,
                 self._context.sessions,
                 self._terminal,
-                self._budget,
             )
             require_part(spec.memory, self._context.memory)
             self._start(session, spec)

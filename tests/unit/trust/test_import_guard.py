@@ -37,21 +37,21 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 @pytest.mark.parametrize("name", ["trap_module", "trap_package", "cwd_trap"])
 def test_the_projects_directories_are_not_searched(project: ProjectPaths, tmp_path: Path, name: str) -> None:
-    with ImportGuard(project), pytest.raises(ModuleNotFoundError):
+    with ImportGuard(project, imported_from(project)), pytest.raises(ModuleNotFoundError):
         importlib.import_module(name)
     assert not (tmp_path / "trace").exists()
 
 
 def test_sys_path_is_as_before_afterwards(project: ProjectPaths) -> None:
     before = list(sys.path)
-    with ImportGuard(project):
+    with ImportGuard(project, imported_from(project)):
         assert len(sys.path) == len(before) - 2
     assert sys.path == before
     importlib.import_module("trap_module")
 
 
 def test_what_another_path_leads_to_is_found_but_not_executed(project: ProjectPaths, tmp_path: Path) -> None:
-    with ImportGuard(project):
+    with ImportGuard(project, imported_from(project)):
         sys.path.insert(0, project.roots[0] + "/src")
         assert importlib.util.find_spec("trap_module") is not None
         with pytest.raises(ProjectCodeRefused, match="trap_module is code of the project"):
@@ -64,7 +64,7 @@ def test_what_another_path_leads_to_is_found_but_not_executed(project: ProjectPa
 
 def test_a_link_into_the_project_is_the_project(project: ProjectPaths, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(project.roots[0] + "/src")
-    with ImportGuard(project):
+    with ImportGuard(project, imported_from(project)):
         sys.path.insert(0, str(tmp_path / "link"))
         with pytest.raises(ProjectCodeRefused):
             importlib.import_module("trap_module")
@@ -74,7 +74,7 @@ def test_a_link_into_the_project_is_the_project(project: ProjectPaths, tmp_path:
 def test_a_package_that_runs_already_may_import_the_rest_of_itself(project: ProjectPaths) -> None:
     importlib.import_module("trap_package")
     assert imported_from(project) == ["trap_package"]
-    with ImportGuard(project):
+    with ImportGuard(project, imported_from(project)):
         importlib.import_module("trap_package.inner")
         with pytest.raises(ProjectCodeRefused):
             importlib.import_module("trap_module")
@@ -88,7 +88,7 @@ def test_what_is_installed_inside_the_project_is_not_the_projects(
     folder.mkdir(parents=True)
     (folder / "installed_module.py").touch()
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    with ImportGuard(project):
+    with ImportGuard(project, imported_from(project)):
         importlib.import_module("installed_module")
 
 
