@@ -107,11 +107,28 @@ class ImportGuard(MetaPathFinder):
 
 def imported_from(project: ProjectPaths, modules: Iterable[str] | None = None) -> list[str]:
     """The names of ``modules`` (all that are loaded, by default) that were imported from ``project``."""
+    resolved = _Resolved()
     found = []
     for name in list(sys.modules) if modules is None else modules:
         module = sys.modules.get(name)
         spec = getattr(module, "__spec__", None)
         file = getattr(spec, "origin", None) if isinstance(spec, importlib.machinery.ModuleSpec) else None
-        if name != "__main__" and isinstance(file, str) and os.path.isabs(file) and project.holds(file):
+        if name == "__main__" or not isinstance(file, str) or not os.path.isabs(file):
+            continue
+        if project.holds_resolved(resolved.path(file)):
             found.append(name)
     return sorted(found)
+
+
+class _Resolved:
+    """Resolves the symbolic links of paths, those of each directory once: a process has many modules."""
+
+    def __init__(self) -> None:
+        self._directories: dict[str, str] = {}
+
+    def path(self, file: str) -> str:
+        directory, name = os.path.split(file)
+        if directory not in self._directories:
+            self._directories[directory] = os.path.realpath(directory)
+        path = os.path.join(self._directories[directory], name)
+        return os.path.realpath(path) if os.path.islink(path) else path

@@ -32,7 +32,10 @@ class ProjectPaths:
 
     def holds(self, path: str | os.PathLike[str]) -> bool:
         """Whether the file or directory ``path`` is the project's own code or data."""
-        real = os.path.realpath(path)
+        return self.holds_resolved(os.path.realpath(path))
+
+    def holds_resolved(self, real: str) -> bool:
+        """As :meth:`holds`, of a path without symbolic links."""
         if not any(_is_at_or_below(real, root) for root in self.roots):
             return False
         if _INSTALLED_NAMES.intersection(Path(real).parts):

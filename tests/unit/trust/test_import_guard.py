@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,3 +105,19 @@ def test_a_root_that_is_a_link(tmp_path: Path) -> None:
     project = ProjectPaths([tmp_path / "link"])
     assert project.holds(tmp_path / "real" / "x.py")
     assert not project.holds(tmp_path / "really.py")
+
+
+def test_directories_of_modules_are_resolved_once(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run looks at a thousand modules in a hundred directories."""
+    resolved: list[str] = []
+    realpath = os.path.realpath
+
+    def counting(path: str) -> str:
+        resolved.append(path)
+        return realpath(path)
+
+    monkeypatch.setattr("os.path.realpath", counting)
+    imported_from(project)
+    assert len(resolved) == len(set(resolved)) < len(sys.modules) / 2
