@@ -10,7 +10,7 @@ pytest_plugins = ["pytester"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what it runs in the background with SIGINT ignored, and who ignores it hands that on:
-    # the runs of pytest that tests interrupt could not be interrupted.
+    # A shell starts background commands with SIGINT ignored, which their children inherit: the runs of
+    # pytest that tests interrupt could not be interrupted.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

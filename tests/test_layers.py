@@ -73,7 +73,7 @@ ALONE = (
 #: Outside of QEMU's engine: the exception's name for what QEMU refuses.
 KNOWS_QEMU = {"errors"}
 
-#: All that the guest may import of ours beside itself.
+#: All that the guest may import of ours, apart from its own modules.
 GUEST_MAY_IMPORT = {"protocol.wire", "marker", "errors"}
 
 #: The most modules directly in pytest_smol, and in any other folder.

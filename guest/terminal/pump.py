@@ -107,7 +107,7 @@ class Pump:
             data = os.read(self._master, _CHUNK)
         except BlockingIOError:
             return 0
-        except OSError:  # EIO: nobody has it open any more
+        except OSError:  # EIO: no process has it open any more
             return None
         left = memoryview(data)
         while left:

@@ -187,7 +187,7 @@ class Channel:
 
     def abort_test(self) -> None:
         """Ask PID 1 to abort the test process, and wait a moment for what it says of where it hangs."""
-        if self._vm.stopped:  # nobody is there to answer
+        if self._vm.stopped:  # no guest runs that could answer
             return
         deadline = time.monotonic() + _LAST_WORDS
         # What a guest sends from here on makes its death no worse.

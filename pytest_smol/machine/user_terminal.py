@@ -70,7 +70,7 @@ class Terminal:
         """
         begin = time.monotonic()
         capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
-        if capture is not None:  # who captures next takes standard input again
+        if capture is not None:  # the next capture takes standard input again
             capture.suspend_global_capture(in_=True)
         is_tty = _is_tty()
         until = math.inf if is_tty else deadline
@@ -307,7 +307,7 @@ class _Keys:
                     self._frames.popleft()
         except BlockingIOError:
             return
-        except OSError:  # the machine is dead, as who receives from it will hear
+        except OSError:  # the machine is dead: the next receive() raises its error
             self._frames.clear()
         self._machine.unwatch(self._writer)
         if not self._ended:

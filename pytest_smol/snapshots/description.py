@@ -85,7 +85,7 @@ def load(directory: Path, hardware: Hardware, view: View, *more: str) -> Snapsho
     if damaged:
         raise SnapshotError(
             f"the snapshot {directory} cannot be used: {', '.join(damaged)}",
-            remedy="something else writes to that directory; see who, and run again",
+            remedy="something else writes to that directory; find out which process, and run again",
         )
     return Snapshot(hardware, view, directory / "ram", directory / "state", tree, disks)
 

@@ -45,7 +45,7 @@ def test_files():
     print(json.dumps(script.measure({directory!r})))
 """
 
-#: Where distributions put it beside PATH.
+#: Where distributions put it if not on PATH.
 _VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd/virtiofsd")
 
 

@@ -1,4 +1,4 @@
-"""Measures what pytest-smol costs, beside what it is compared with, and writes one table.
+"""Measures what pytest-smol and the alternatives cost, and writes one table.
 
 Every figure is a median of samples that were taken in turn with those it is compared with. Nothing here
 passes or fails: the machine is shared, and a ratio of one run is what can be said.

@@ -57,7 +57,7 @@ class Victim:
         return self.map[:PAGE] == self.map[-PAGE:] == CANARY
 
     def kill(self) -> None:
-        """Kill it and leave its remains, as a QEMU that dies by itself does."""
+        """Kill it without clearing it away, as when QEMU dies by itself."""
         self.process.kill()
         os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
 

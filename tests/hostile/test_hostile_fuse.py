@@ -182,7 +182,7 @@ def test_special_files_are_seen_but_never_opened(client: Client, project: Path) 
             with fails(errno.EINVAL, errno.ENOTDIR):
                 client.call(opcode, node, fuse.READ_IN.pack({"size": 4096}))
     assert descriptors() == before
-    with fails(errno.ENXIO):  # nobody has it open
+    with fails(errno.ENXIO):  # no process has it open
         os.open(project / "fifo", os.O_WRONLY | os.O_NONBLOCK)
 
 

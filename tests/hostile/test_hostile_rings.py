@@ -1,4 +1,4 @@
-"""Guests that break the rules of a virtqueue: each loses its own file system, and nobody else anything."""
+"""Guests that break the rules of a virtqueue: each loses its own file system, no other guest does."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def resident(project: Project) -> int:
 
 
 def test_two_machines_that_dirty_all_their_memory(tmp_path: Path) -> None:
-    """At once. Each costs what it has been given; a third run beside them sees none of it."""
+    """At once. Each costs what it has been given; a third run at the same time sees none of it."""
     projects = [Project(tmp_path / str(number)) for number in range(3)]
     for project in projects:
         project.write("test_dirty.py", DIRTY)

@@ -144,7 +144,7 @@ def own_addresses() -> list[str]:
 
 @dataclass(frozen=True)
 class Faults:
-    """What came of a run in which all of it happened, and who of the host was reached meanwhile."""
+    """The result of a run in which all of it happened, and the connections that the host got meanwhile."""
 
     project: Project
     result: Result

@@ -46,19 +46,19 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 EMULATOR = Emulator("/fake/qemu-system-x86_64", (10, 0), "fake")
 
-#: The guest's ends of a machine's sockets, by name; who is given them closes them.
+#: The guest's ends of a machine's sockets, by name; the caller of :meth:`Guest.start` closes them.
 Ends = Mapping[str, socket.socket]
 
 
 class Guest(Protocol):
-    """What is at the other end of a fake machine's sockets."""
+    """The other end of a fake machine's sockets."""
 
     def start(self, ends: Ends) -> Callable[[], None]:
-        """Come to life; gives what ends that life at once."""
+        """Start; returns a function that ends the guest at once."""
 
 
 class Process:
-    """A waiting guest process, as many guests as are forked from it."""
+    """A waiting guest process, which each start forks a guest of."""
 
     def __init__(self, template: socket.socket) -> None:
         self._template = template

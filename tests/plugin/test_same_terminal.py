@@ -1,4 +1,4 @@
-"""What is written to the terminal beside reports stands where it stands in a plain run."""
+"""What is written to the terminal in addition to reports is at the same place as in a plain run."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 It is copied into the environment of each suite, so it imports pytest only. The file is named
 by the environment variable ``SMOL_OUTCOMES``; without it, and inside a guest, none is written.
 
-``--outcomes-limit=N`` leaves N of the collected tests, spread evenly: always the same of the same tests,
-whoever collects them.
+``--outcomes-limit=N`` leaves N of the collected tests, spread evenly: the same in guests as on the host.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ class Suite:
     tests: tuple[str, ...]
     """Paths below the unpacked release."""
     requires: tuple[str, ...] = ()
-    """What the tests import beside pytest, as requirement specifiers."""
+    """What the tests import in addition to pytest, as requirement specifiers."""
     extras: tuple[str, ...] = ()
     """The project's own extras to install with it."""
     arguments: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""pytest-subtests beside pytest's own subtests, which came of it."""
+"""pytest-subtests together with pytest's own subtests, which were derived from it."""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ HANGS = """
         pass
 """
 
-BESIDE = """
+WITH_A_THREAD = """
     import threading
 
     def test_hangs_beside_a_thread():
         held = threading.Event()
-        threading.Thread(target=held.wait, name="beside", daemon=True).start()
+        threading.Thread(target=held.wait, name="second", daemon=True).start()
         held.wait()
 """
 
@@ -40,12 +40,12 @@ def test_a_hanging_test_fails_by_signal_and_the_next_goes_on(bench: Bench) -> No
 
 
 def test_the_stacks_of_other_threads_are_shown(bench: Bench) -> None:
-    bench.write("test_it.py", BESIDE)
+    bench.write("test_it.py", WITH_A_THREAD)
     for outcome in (
         bench.plain("--timeout=1", plugins=("timeout",)),
         bench.smol("--timeout=1", plugins=("timeout",)),
     ):
-        assert outcome.text.count("~ Stack of beside (") == outcome.text.count("~ Stack of ") == 1
+        assert outcome.text.count("~ Stack of second (") == outcome.text.count("~ Stack of ") == 1
         assert "1 failed" in outcome.text
 
 

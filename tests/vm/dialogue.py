@@ -1,4 +1,4 @@
-"""A program on a pty, and someone who types when it has said what they wait for."""
+"""A program on a pty, and input for it that is typed when it has written an expected text."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def change_quotes(path: Path, old: str, new: str) -> None:
 
 def test_a_touched_file_is_compared_by_its_content(cached: Project) -> None:
     """One that the guest read when the snapshot was made; others do not count."""
-    (cached.home / "environment" / "unread.txt").write_text("nobody looked for this")
+    (cached.home / "environment" / "unread.txt").write_text("not looked for")
     assert HIT in header(cached)
     os.utime(hooks(cached))
     assert HIT in header(cached)

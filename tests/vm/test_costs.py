@@ -57,7 +57,7 @@ class Forks:
         return machine, kinds
 
     def end(self, machine: Machine) -> None:
-        """End it with its claim at once: the pool clears machines away aside."""
+        """End it with its claim at once: the pool would clear it away in another thread."""
         self.factory.retire(machine)
         self.factory.ledger.close()
 

@@ -1,4 +1,4 @@
-"""Debuggers and shells in guests, typed at on a real terminal, beside the same at home."""
+"""Debuggers and shells in guests, used through a real terminal, compared with the same in a plain run."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def dialogue(project: Project, *args: str) -> Iterator[Dialogue]:
 
 
 def lend(talk: Dialogue, who: str = "test_it.py::test_breaks") -> None:
-    """Let a test that asks for the terminal have it, as a user does who did not say so before."""
+    """Let a test that asks for the terminal have it, as a user does without an option for it."""
     talk.expect(f"smol: {who} asks for this terminal")
     talk.expect("takes it back\n")
     talk.type("\r")
@@ -181,7 +181,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def test_hooks_of_the_end_have_debuggers_too(project: Project) -> None:
-    """Empty lines aside: whether pytest begins a new line depends on what this process has written before."""
+    """Without empty lines: whether pytest begins a new line depends on what this process has written."""
     project.write("conftest.py", ENDS)
     project.write("test_it.py", "def test_it(): pass\n")
     typed = ["p where\r", "c\r", "p where\r", "c\r"]

@@ -1,4 +1,4 @@
-"""Whoever writes without end, while tests are collected, in a test and at the end, costs the host little."""
+"""Output without end costs the host little: while tests are collected, in a test, and at the end."""
 
 from __future__ import annotations
 

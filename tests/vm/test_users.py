@@ -107,7 +107,7 @@ import pytest
 @pytest.mark.smol(user="root")
 def test_root():
     assert (os.getuid(), os.geteuid(), os.getgid()) == (0, 0, 0)
-    # Root of the guest is not root of the host, who serves no more than the user may read.
+    # Root of the guest is not root of the host, which serves no more than the user may read.
     with pytest.raises(PermissionError):
         Path(__file__).with_name("of-root").read_text()
     own = Path(__file__).with_name("own")

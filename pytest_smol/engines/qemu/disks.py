@@ -74,7 +74,7 @@ def _nameless(directory: Path, size: int) -> int:
 def overlays(
     directory: Path, sizes: Sequence[int], below: Sequence[Path | None], stack: ExitStack
 ) -> list[DiskFds]:
-    """Disks of ``sizes`` that end with whoever has them open, over the files ``below`` or else empty.
+    """Disks of ``sizes`` that last while a process has them open, over the files ``below`` or else empty.
 
     The descriptors are closed with ``stack``. Raises :class:`~pytest_smol.errors.DiskFull`.
     """

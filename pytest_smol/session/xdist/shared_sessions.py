@@ -121,7 +121,7 @@ class SharedSessions:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SnapshotError(
                 f"the guest session {directory} cannot be used: {error}",
-                remedy="something else writes to that directory; see who, and run again",
+                remedy="something else writes to that directory; find out which process, and run again",
             ) from error
         return shared or SharedSession(said, load(directory, hardware, view, _SAID))
 

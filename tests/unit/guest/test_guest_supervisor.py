@@ -60,7 +60,7 @@ watch(runner, int(sys.argv[1]), children)
 
 
 def watched(script: str, *orphans: str, ask: bytes = b"") -> dict[str, Any]:
-    """What a supervisor says of a runner that runs ``script`` beside other children."""
+    """What a supervisor says of a runner that runs ``script`` while it has other children."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         argv = [sys.executable, "-c", SUPERVISOR, str(theirs.fileno()), script, *orphans]

@@ -15,7 +15,7 @@ from tests.unit.boot_samples import bzimage, elf, fake_busybox, install, unpack
 
 
 def ignore(line: str) -> None:
-    """A progress report that nobody reads."""
+    """Drop a line of progress."""
 
 
 @pytest.fixture

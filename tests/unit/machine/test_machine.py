@@ -58,7 +58,7 @@ def start(tmp_path: Path, server: Server) -> Iterator[Start]:
 
 @pytest.fixture
 def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait long for a peer that does nothing."""
+    """Make the timeouts short for peers that do nothing."""
     monkeypatch.setattr(vm_module, "_STEP_TIMEOUT", 0.5)
     monkeypatch.setattr(vm_module, "_EXIT_TIMEOUT", 0.5)
     monkeypatch.setattr(channel_module, "_SEND_TIMEOUT", 0.5)

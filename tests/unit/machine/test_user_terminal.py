@@ -76,7 +76,7 @@ class Guest:
 
 
 class User:
-    """Who sits at the pty ``slave`` belongs to."""
+    """The user at the other end of the pty of ``slave``."""
 
     def __init__(self, master: int, slave: int) -> None:
         self.master, self.slave = master, slave

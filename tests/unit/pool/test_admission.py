@@ -1,4 +1,4 @@
-"""Room for machines: who has claims to it, who waits, and what becomes of the claims of those who die."""
+"""Room for machines: claims to memory, waiting for it, and the claims of processes that die."""
 
 from __future__ import annotations
 

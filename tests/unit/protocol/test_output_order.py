@@ -1,4 +1,4 @@
-"""Messages and output that come over several ways are put into the order of who sent them."""
+"""Messages and output that come over several ports are put into the order in which they were sent."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_what_workers_share_is_where_snapshots_are_to_be(controller: Controller,
     assert directory.parent == tmp_path
 
 
-# --- who is what
+# --- the role of each process
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from pytest_smol.virtiofs.filesystem.state import TreeState
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A directory with a package, its compiled form, a link, and a file that nobody reads."""
+    """A directory with a package, its compiled form, a link, and a file that is not read."""
     tree = tmp_path / "tree"
     (tree / "package" / "__pycache__").mkdir(parents=True)
     (tree / "package" / "__init__.py").write_text("one = 1")

@@ -115,7 +115,7 @@ def test_a_ring_can_be_stopped_and_started_again(attach: Attach) -> None:
     front.send(T.SET_VRING_ENABLE, struct.pack("<II", 1, 0))
     assert front.ask(T.GET_VRING_BASE, struct.pack("<II", 1, 0)) == struct.pack("<II", 1, 3)
     front.driver.request([request(Opcode.GETATTR)], [200])
-    os.eventfd_write(front.kick, 1)  # nobody listens any more
+    os.eventfd_write(front.kick, 1)  # the server has closed its end
     assert front.ask(T.GET_VRING_BASE, struct.pack("<II", 1, 0)) == struct.pack("<II", 1, 3)
     kick = os.eventfd(0)
     front.send(T.SET_VRING_KICK, struct.pack("<Q", 1), kick)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from facts import attributes, digest, walk  # type: ignore[import-not-found]  # beside it in the guest
+from facts import attributes, digest, walk  # type: ignore[import-not-found]  # in the same directory of the guest
 
 ROOT = Path(__file__).parent
 TREE = ROOT / "tree"
@@ -96,7 +96,7 @@ def test_symbolic_links() -> None:
 def test_special_files() -> None:
     assert stat.S_ISFIFO(os.lstat(TREE / "special" / "fifo").st_mode)
     assert stat.S_ISSOCK(os.lstat(TREE / "special" / "socket").st_mode)
-    # A pipe and a socket are the guest's own: nobody is at the other end.
+    # A pipe and a socket are the guest's own: no process is at the other end.
     fd = os.open(TREE / "special" / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     assert os.read(fd, 1) == b""
     os.close(fd)
@@ -222,7 +222,7 @@ def test_a_file_that_vanishes_or_changes_on_the_host() -> None:
         except OSError as error:
             found = errno.errorcode[error.errno or 0]
         assert found in (name, "", "ENOENT", "ESTALE", "EIO")
-    # What nobody looked at before is as it is now.
+    # What was not looked at before is as it is now.
     assert (ROOT / "changing" / "replaced").read_text() == "replaced by another"
     assert (ROOT / "changing" / "younger").read_text() == "younger"
 
