@@ -24,7 +24,8 @@ from tests.plugin.fakes import FirstProcess, Guest, Record, factory_of
 kept_between_runs.install()
 
 #: The longest that one run of pytest may take, in seconds: a run that hangs fails, and stops no others.
-LIMIT = 300
+#: Generous, for a busy host.
+LIMIT = 900
 
 #: What may differ between two runs of one suite, and what is put in its place.
 _VOLATILE = (

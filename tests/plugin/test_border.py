@@ -97,7 +97,7 @@ MARKED = (
 import pytest
 @pytest.mark.smol
 def test_away(): note("test_away")
-def test_at_home(): note("test_at_home")
+def test_on_the_host(): note("test_on_the_host")
 @pytest.mark.smol
 class TestAway:
     def test_x(self): note("test_x")
@@ -110,11 +110,11 @@ def test_with_markers_only_marked_tests_run_in_guests(lab: Lab, home: Path) -> N
     outcome = lab.smol("-v")
     assert "3 passed" in outcome.text
     ran = {what: on_host for what, on_host in notes(home) if what != "test_a.py"}
-    assert ran == {"test_away": False, "test_at_home": True, "test_x": False}
+    assert ran == {"test_away": False, "test_on_the_host": True, "test_x": False}
     assert ("test_a.py", True) in notes(home)
 
 
-def test_marked_tests_report_as_at_home(lab: Lab, home: Path) -> None:
+def test_marked_tests_report_as_in_a_plain_run(lab: Lab, home: Path) -> None:
     body = """
         import pytest
         @pytest.fixture
@@ -128,7 +128,7 @@ def test_marked_tests_report_as_at_home(lab: Lab, home: Path) -> None:
             def test_skip(self): pass
             @pytest.mark.xfail
             def test_xfail(self): assert 0
-        def test_at_home(): pass
+        def test_on_the_host(): pass
     """
     lab.project(test_a=body.format(mark="@pytest.mark.smol"))
     smol = lab.smol("-v", "-rA")
@@ -220,7 +220,7 @@ def test_distribution_controller_starts_nothing(
         test_a=MARKED,
     )
     monkeypatch.syspath_prepend(lab.path)  # pytest 8 loads what -p names before it looks at pythonpath
-    outcome = lab.smol("-p", "xdistlike", "--dist=load", "-k", "at_home")
+    outcome = lab.smol("-p", "xdistlike", "--dist=load", "-k", "on_the_host")
     assert outcome.status == 0
     assert not lab.record.factories
 

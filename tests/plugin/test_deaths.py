@@ -162,7 +162,7 @@ def test_death_of_a_marked_tests_session_is_an_error_of_each_test(lab: Lab) -> N
             def test_1(): open("it ran", "w")
             @pytest.mark.smol
             def test_2(): open("it ran", "w")
-            def test_at_home(): pass
+            def test_on_the_host(): pass
         """
     )
     outcome = lab.smol("-v")
@@ -329,7 +329,7 @@ def test_a_plugin_of_the_project_that_stops_after_a_report(lab: Lab, stop: str) 
     assert "two are enough" in smol.text
 
 
-def test_a_real_interrupt_ends_the_run_as_at_home(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_interrupt_ends_the_run_as_in_a_plain_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.plugin.fakes import FakeMachine
 
     def interrupted(self: FakeMachine, deadline: float) -> Message:

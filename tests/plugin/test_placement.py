@@ -65,7 +65,7 @@ MARKED_PLACES = """
 
     @pytest.mark.smol
     def test_own(): pass
-    def test_at_home(): pass
+    def test_on_the_host(): pass
     @pytest.mark.smol
     class TestMarked:
         def test_x(self): pass
@@ -75,7 +75,7 @@ MARKED_PLACES = """
         class TestInner:
             def test_z(self): pass
     class TestHome:
-        def test_at_home(self): pass
+        def test_on_the_host(self): pass
         @pytest.mark.smol
         def test_out(self): pass
     @pytest.mark.smol
@@ -151,7 +151,7 @@ def test_without_marks_and_option_nothing_is_started(lab: Lab) -> None:
 
 def test_marked_tests_that_are_not_selected_start_nothing(lab: Lab) -> None:
     lab.project(test_a=MARKED_PLACES)
-    assert lab.smol("-k", "test_at_home").status == 0
+    assert lab.smol("-k", "test_on_the_host").status == 0
     assert not lab.record.factories
     assert lab.smol("--collect-only", "-q").status == 0
     assert not lab.record.factories

@@ -1,4 +1,4 @@
-"""With --smol failures, warnings and ends of a run look as they look at home."""
+"""With --smol failures, warnings and ends of a run look as in a plain run."""
 
 from __future__ import annotations
 

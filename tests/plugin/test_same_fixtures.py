@@ -268,7 +268,7 @@ def test_built_in_fixtures(lab: Lab) -> None:
     lab.same("-v -rA")
 
 
-def test_assertions_are_rewritten_where_they_are_at_home(lab: Lab) -> None:
+def test_assertions_are_rewritten_where_plain_pytest_does(lab: Lab) -> None:
     lab.project(
         pytest_ini="[pytest]\npythonpath = .\n",
         conftest="""

@@ -1,4 +1,4 @@
-"""With --smol a project's layout means what it means at home: roots, paths, import modes, packages."""
+"""With --smol a project's layout means what it means in a plain run: roots, paths, import modes, packages."""
 
 from __future__ import annotations
 

@@ -182,9 +182,9 @@ def test_user_properties_and_sections(lab: Lab) -> None:
 @pytest.mark.parametrize("family", ["xunit1", "xunit2", "legacy"])
 def test_junit_xml(lab: Lab, family: str) -> None:
     lab.project(test_a=EVERY_OUTCOME, **SEVERAL_MODULES)
-    fixtures_live_as_at_home = "--smol-scope=session"
+    fixtures_last_longer = "--smol-scope=session"
     [(plain, smol)] = lab.both(
-        f"--junitxml=result.xml -o junit_family={family} -o junit_logging=all {fixtures_live_as_at_home}"
+        f"--junitxml=result.xml -o junit_family={family} -o junit_logging=all {fixtures_last_longer}"
     )
     assert cases(smol.files["result.xml"]) == cases(plain.files["result.xml"])
     assert len(cases(smol.files["result.xml"])) > 30

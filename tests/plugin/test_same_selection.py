@@ -122,8 +122,8 @@ def test_fixtures_are_shown_by_the_guest(lab: Lab, option: str) -> None:
     plain, smol = lab.both(option)[0]
     assert smol.status == plain.status == 0
     assert any(line.startswith("of_session") for line in smol.out)
-    at_home = {line for line in normalised(plain.out) if not line.startswith("collected")}
-    assert at_home <= set(normalised(smol.out))
+    on_host = {line for line in normalised(plain.out) if not line.startswith("collected")}
+    assert on_host <= set(normalised(smol.out))
     assert not smol.err
 
 

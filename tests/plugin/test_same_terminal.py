@@ -378,13 +378,13 @@ def test_where_tests_ran_is_told_with_vv(lab: Lab) -> None:
             def test_away(): pass
             @pytest.mark.smol
             def test_fails(): assert 0
-            def test_at_home(): pass
+            def test_on_the_host(): pass
         """
     )
     verbose = lab.smol("-vv").text
     assert "test_away PASSED in VM" in verbose
     assert "test_fails FAILED in VM" in verbose
-    assert "test_at_home PASSED on host" in verbose
+    assert "test_on_the_host PASSED on host" in verbose
     assert "in VM" not in lab.smol("-v").text
     assert "in VM" not in lab.smol("--smol", "-vv").text
 

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,9 +102,9 @@ def test_reports_are_those_of_a_plain_run(covered: Bench) -> None:
 def test_contexts_subprocesses_and_data_that_is_appended_to(covered: Bench) -> None:
     args = ["--cov=pkg", "--cov-context=test", "--cov-config=coverage.cfg", "--cov-append"]
     found = []
-    for smol in ([], ["--smol", "--smol-scope=test"]):
+    for run in (covered.plain, partial(covered.smol, "--smol-scope=test")):
         for test in ("test_a.py", "test_b.py"):
-            outcome = covered.run(*smol, *args, test, plugins=COV)
+            outcome = run(*args, test, plugins=COV)
             assert outcome.status == 0, outcome
         found.append(rows(covered.root))
         (covered.root / ".coverage").unlink()
@@ -119,6 +120,7 @@ def test_a_mixed_run_that_covers_too_little(covered: Bench) -> None:
     covered.write("test_a.py", POSITIVE.replace("def test_neg", "@pytest.mark.smol\n    def test_neg"))
     plain = covered.run("--cov=pkg", "--cov-fail-under=90", "test_a.py", plugins=COV)
     text = plain.text
+    assert covered.ran_in_machines() == {"test_a.py::test_negative"}
     assert plain.status == 1
     assert re.search(r"pkg/core.py +\d+ +3 +", text), text
     assert "FAIL Required test coverage of 90% not reached" in text

@@ -51,7 +51,7 @@ def assert_same(pair: PairOfRuns) -> None:
     assert kept(smol) == kept(plain)
 
 
-def test_snapshots_are_made_compared_changed_and_removed_as_at_home(bench: Bench) -> None:
+def test_snapshots_are_made_compared_changed_and_removed_as_in_a_plain_run(bench: Bench) -> None:
     bench.write("test_a.py", SNAPSHOTS)
     bench.write("test_b.py", OTHER)
     made, compared = bench.both("--snapshot-update", "", plugins=SYRUPY)

@@ -72,7 +72,7 @@ def test_tests_with_markers_are_watched_where_they_run(bench: Bench) -> None:
             time.sleep(100)
 
         @pytest.mark.timeout(1)
-        def test_hangs_at_home():
+        def test_hangs_on_the_host():
             time.sleep(100)
 
         @pytest.mark.smol
@@ -82,5 +82,6 @@ def test_tests_with_markers_are_watched_where_they_run(bench: Bench) -> None:
         """,
     )
     outcome = bench.run("-v", plugins=("timeout",))
+    assert bench.ran_in_machines() == {"test_it.py::test_hangs_in_a_machine", "test_it.py::test_is_over"}
     assert outcome.text.count("Failed: Timeout (>1.0s) from pytest-timeout.") >= 2
     assert "2 failed, 1 passed" in outcome.text

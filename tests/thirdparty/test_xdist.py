@@ -115,7 +115,7 @@ def assert_same(plain: Outcome, smol: Outcome) -> None:
         "--tx=2*popen --dist=each",
     ],
 )
-def test_every_way_of_distribution_gives_what_it_gives_at_home(bench: Bench, run: str) -> None:
+def test_every_way_of_distribution_gives_what_a_plain_run_gives(bench: Bench, run: str) -> None:
     bench.write("test_suite.py", SUITE)
     bench.write("test_other.py", OTHER)
     ((plain, smol),) = bench.both(f"{run} --junitxml=junit.xml", plugins=XDIST)
@@ -186,7 +186,7 @@ MARKED = """
     def fixture():
         return in_machine()
 
-    def test_home(fixture):
+    def test_on_host(fixture):
         assert not in_machine() and not fixture
 
     @pytest.mark.smol
@@ -195,7 +195,7 @@ MARKED = """
         record_property("imported", conftest.IMPORTED)
         assert request.config.workerinput["database"] == f"of {worker_id}"
 
-    def test_home_again(fixture):
+    def test_on_host_again(fixture):
         assert not in_machine() and not fixture
 
     @pytest.mark.smol
@@ -221,6 +221,10 @@ def test_only_marked_tests_of_a_worker_run_in_machines(bench: Bench) -> None:
     ran = bench.run("-n2", "-v", "--junitxml=junit.xml", plugins=XDIST)
     assert ran.status == 0, str(ran)
     assert ran.text.count("PASSED") == 10
+    tests = ("test_machine", "TestClass::test_first", "TestClass::test_second")
+    assert bench.ran_in_machines() == {
+        f"test_{file}.py::{test}" for file in ("marked", "more") for test in tests
+    }
     assert len(imports(ran)) == 1, "the workers did not share one snapshot"
 
 
@@ -271,7 +275,7 @@ def test_an_exit_ends_the_run_with_its_code(bench: Bench) -> None:
     assert "INTERNALERROR" not in ran.text
 
 
-def test_what_is_wrong_with_the_project_ends_the_run_as_at_home(bench: Bench) -> None:
+def test_what_is_wrong_with_the_project_ends_the_run_as_in_a_plain_run(bench: Bench) -> None:
     bench.write("test_broken.py", "import nothing_of_that_name")
     bench.write("test_other.py", OTHER)
     for run in ("-n2 --junitxml=junit.xml", "-n2 -x --junitxml=junit.xml"):
@@ -340,7 +344,7 @@ def project(tmp_path: Path, plugins_python: Path) -> Project:
 
 
 def left_behind(project: Project) -> list[str]:
-    """What is left of a run but the directories of pytest's tmp_path, which pytest keeps at home as well."""
+    """What is left of a run but the directories of pytest's tmp_path, which a plain run leaves too."""
     return [each for each in project.left_behind() if not Path(each).name.startswith("pytest-of-")]
 
 

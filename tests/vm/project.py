@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: The longest that one run may take before it counts as hanging, in seconds; generous, for a busy host.
-LIMIT = 300.0
+LIMIT = 900.0
 
 
 def wait_until(condition: Callable[[], object], what: str, limit: float = LIMIT) -> None:

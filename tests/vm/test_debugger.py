@@ -156,7 +156,7 @@ def played(project: Project, scenario: Scenario, *args: str) -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_a_debugger_is_as_at_home(project: Project, scenario: Scenario) -> None:
+def test_a_debugger_is_as_in_a_plain_run(project: Project, scenario: Scenario) -> None:
     project.write("test_it.py", scenario.module)
     plain = played(project, scenario)
     smol = played(project, scenario, "--smol")
@@ -320,7 +320,7 @@ def piped(project: Project, text: str, *args: str) -> list[str]:
         ("p 1\nb total_of\nc\nc\n", ["-s"]),
     ],
 )
-def test_without_a_terminal_a_debugger_reads_lines_as_at_home(
+def test_without_a_terminal_a_debugger_reads_lines_as_in_a_plain_run(
     project: Project, text: str, args: Sequence[str]
 ) -> None:
     project.write("test_it.py", MODULE)

@@ -47,7 +47,7 @@ def writing(project: Project) -> Project:
     project.write("pytest.ini", INI)
     project.write("test_it.py", "\n".join(line.removeprefix("    ") for line in TESTS.splitlines()))
     project.write("old.xml", "old")
-    project.write("gone.xml", "kept at home")
+    project.write("gone.xml", "kept on the host")
     return project
 
 
@@ -62,7 +62,7 @@ def test_files_come_home_and_other_writes_are_listed(writing: Project) -> None:
     }
     assert (root / "out/deep/a.txt").read_text() == "two"
     assert (root / "old.xml").read_text() == "new"
-    assert (root / "gone.xml").read_text() == "kept at home"
+    assert (root / "gone.xml").read_text() == "kept on the host"
     assert (root / "early.xml").exists()
     assert (root / "big.xml").stat().st_size == 3 << 20
     assert stat.S_IMODE((root / "out/tool").stat().st_mode) & 0o111

@@ -131,7 +131,7 @@ def assert_no_value_is_in(lines: str, variables: dict[str, str]) -> None:
 
 
 def test_strings_hash_alike_in_every_run_of_a_base_snapshot(started: Project) -> None:
-    """Unlike at home: the interpreter chose its seed when the snapshot was made."""
+    """Unlike a plain run: the interpreter chose its seed when the snapshot was made."""
     seen = []
     for _ in range(2):
         result = started.run("--smol", "-k", "state")

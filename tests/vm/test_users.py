@@ -176,10 +176,10 @@ def user_project(home: Path, python: str, kernel: Path) -> Project:
 
 
 def test_rights_are_those_of_the_host(user_project: Project) -> None:
-    at_home = user_project.run("test_rights.py", TMPDIR=str(user_project.home / "home"))
+    on_host = user_project.run("test_rights.py", TMPDIR=str(user_project.home / "home"))
     in_guest = user_project.run("--smol", "test_rights.py")
-    assert set(at_home.outcomes().values()) == {"passed"}, at_home.output
-    assert in_guest.outcomes() == at_home.outcomes(), in_guest.output
+    assert set(on_host.outcomes().values()) == {"passed"}, on_host.output
+    assert in_guest.outcomes() == on_host.outcomes(), in_guest.output
     assert user_project.left_behind() == []
 
 
