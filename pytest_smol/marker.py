@@ -16,7 +16,8 @@ __all__ = ["Mark", "MarkerArguments", "marker_arguments", "marks_of", "place"]
 
 #: For pytest's --markers.
 DESCRIPTION = (
-    "smol(scope=None, memory=None, timeout=None, user=None, cpus=None, disks=None, untrusted=False): "
+    "smol(scope=None, memory=None, timeout=None, user=None, cpus=None, disks=None, nested=False, "
+    "untrusted=False): "
     "run the test in a microVM"
 )
 
@@ -36,6 +37,7 @@ _ARGUMENTS: Mapping[str, Callable[[Any], Any]] = {
     "untrusted": _flag,
     "cpus": cpus,
     "disks": disks,
+    "nested": _flag,
 }
 
 
@@ -77,6 +79,7 @@ class MarkerArguments:
     untrusted: bool | None = None
     cpus: int | None = None
     disks: tuple[int, ...] | None = None
+    nested: bool | None = None
 
 
 def marker_arguments(nodeid: str, marks: Sequence[Mark]) -> MarkerArguments:

@@ -143,7 +143,8 @@ _ROWS = (
 class Settings:
     """What the user asked for. ``scope`` is None where nothing names one: the marker's place decides.
 
-    ``cpus`` is None where the engine decides; ``disks`` are sizes in bytes.
+    ``cpus`` is None where the engine decides; ``disks`` are sizes in bytes; ``nested`` VMs have a
+    working /dev/kvm.
     """
 
     everything: bool = False
@@ -153,6 +154,7 @@ class Settings:
     memory: int = 512
     cpus: int | None = None
     disks: tuple[int, ...] = ()
+    nested: bool = False
     timeout: float = 300.0
     kernel: str | None = None
     qemu: str = "qemu-system-x86_64"
@@ -183,6 +185,7 @@ class Settings:
             artifacts=tuple(config.getini("smol_artifacts")),
             show_writes=bool(config.getoption("smol_show_writes")),
             require_confinement=bool(config.getini("smol_require_confinement")),
+            nested=bool(config.getini("smol_nested")),
             **values,
         )
 
@@ -275,6 +278,8 @@ def add_options(parser: pytest.Parser) -> None:
     )
     confined = "run no machine unless KVM and the kernel's means confine it"
     parser.addini("smol_require_confinement", confined, type="bool", default=False)
+    nested = "give each VM a /dev/kvm that works, to run VMs in it"
+    parser.addini("smol_nested", nested, type="bool", default=False)
     writes = "list the paths that tests in VMs wrote"
     group.addoption("--smol-show-writes", action="store_true", default=False, help=writes)
     artifacts = "files below rootdir, as globs, that tests in VMs may write on the host"

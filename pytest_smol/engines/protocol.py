@@ -25,6 +25,7 @@ class Hardware:
     """The hardware of a guest, whatever engine runs it. ``memory`` is in MiB.
 
     ``disks`` are the sizes in bytes of its scratch disks, which are empty at the boot.
+    A ``nested`` guest's processor has the extension for virtualisation, and its kernel KVM.
 
     It is equal for a snapshot and all machines that are restored from it.
     """
@@ -32,6 +33,7 @@ class Hardware:
     memory: int = 512
     cpus: int = 1
     disks: tuple[int, ...] = ()
+    nested: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,9 @@ class Engine(Protocol):
 
     def default_cpus(self) -> int:
         """How many virtual processors a guest has where nothing says how many."""
+
+    def require(self, hardware: Hardware) -> None:
+        """Raises :class:`HostError` where this host cannot run a guest on ``hardware``."""
 
     def describe(self) -> str:
         """The engine in one line for pytest's header."""

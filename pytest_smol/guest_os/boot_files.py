@@ -30,7 +30,7 @@ from pytest_smol.host.atomic_file import replace_file
 from pytest_smol.virtiofs.dependencies.comparison import compare
 from pytest_smol.virtiofs.dependencies.dependency import FileDependency, content_digest
 
-__all__ = ["BootFiles", "prepare"]
+__all__ = ["BootFiles", "kvm_modules", "prepare"]
 
 #: The version of the stamp and of the initramfs; a stamp of another version is not used.
 FORMAT = 3
@@ -168,6 +168,20 @@ def _dependency(path: Path) -> FileDependency:
     return FileDependency(
         str(real), found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns, content=digest
     )
+
+
+def kvm_modules(files: BootFiles) -> bytes:
+    """The archive that an initramfs of a guest that runs machines has in addition.
+
+    Raises :class:`~pytest_smol.errors.KernelUnavailable` where the kernel has no KVM.
+    """
+    kernel = open_kernel(files.kernel)
+    recipe = json.loads(RECIPE.read_text("utf-8"))
+    loaded = {module.name for module in _modules(kernel, recipe["modules"])}
+    orders = [
+        [module for module in _modules(kernel, [name]) if module.name not in loaded] for name in recipe["kvm"]
+    ]
+    return initramfs.kvm_archive(orders)
 
 
 def _write_index(root: Path, kernel: GuestKernel) -> Path:

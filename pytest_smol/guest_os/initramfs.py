@@ -14,7 +14,16 @@ from pytest_smol.guest_os import cpio
 from pytest_smol.guest_os.kernel import Module
 from pytest_smol.host.atomic_file import replace_file
 
-__all__ = ["APPLETS", "START", "find_busybox", "is_static", "members", "start_script", "with_start"]
+__all__ = [
+    "APPLETS",
+    "START",
+    "find_busybox",
+    "is_static",
+    "kvm_archive",
+    "members",
+    "start_script",
+    "with_start",
+]
 
 #: The file of the initramfs that names the program that guest/init starts.
 START = "start"
@@ -23,7 +32,18 @@ START = "start"
 MOUNT_POINTS = ("dev", "proc", "lower", "upper", "newroot")
 
 #: The commands of guest/init that are not shell builtins.
-APPLETS = ("ifconfig", "insmod", "ln", "mkdir", "mount", "poweroff", "reboot", "switch_root", "umount")
+APPLETS = (
+    "chmod",
+    "ifconfig",
+    "insmod",
+    "ln",
+    "mkdir",
+    "mount",
+    "poweroff",
+    "reboot",
+    "switch_root",
+    "umount",
+)
 
 #: Fields of an ELF64 header: name -> (offset, struct format). Source: elf(5).
 ELF64 = {"e_phoff": (0x20, "<Q"), "e_phentsize": (0x36, "<H"), "e_phnum": (0x38, "<H")}
@@ -49,6 +69,20 @@ def members(
         cpio.file("modules.order", _order(modules)),
         cpio.file("modules.disks", _order(for_disks)),
     ]
+
+
+def kvm_archive(modules: Sequence[Sequence[Module]]) -> bytes:
+    """An archive with the modules of KVM for one kind of processor after the other.
+
+    guest/init loads the modules that the file ``modules.kvm`` lists; those of another processor's kind fail.
+    """
+    distinct = {module.name: module for order in modules for module in order}
+    return cpio.archive(
+        [
+            *(cpio.file(f"modules/{module.name}.ko", module.data) for module in distinct.values()),
+            cpio.file("modules.kvm", _order(list(distinct.values()))),
+        ]
+    )
 
 
 def _order(modules: Sequence[Module]) -> bytes:
@@ -89,14 +123,16 @@ def start_script(program: Sequence[str]) -> bytes:
     return b"set -- %s\n" % os.fsencode(shlex.join(program))
 
 
-def with_start(initramfs: Path, program: Sequence[str], directory: Path) -> Path:
+def with_start(initramfs: Path, program: Sequence[str], directory: Path, more: bytes = b"") -> Path:
     """A copy of ``initramfs`` in ``directory``, readable by the user only, that starts ``program``.
+
+    ``more`` is a further archive, such as that of :func:`kvm_archive`.
 
     It has a second archive with the file START: the kernel unpacks archives that follow one another
     (its Documentation/driver-api/early-userspace/buffer-format.rst). Raises
     :class:`~pytest_smol.errors.DiskFull`.
     """
-    content = initramfs.read_bytes() + cpio.archive([cpio.file(START, start_script(program), 0o600)])
+    content = initramfs.read_bytes() + more + cpio.archive([cpio.file(START, start_script(program), 0o600)])
     path = directory / "initramfs"
     try:
         replace_file(path, content)

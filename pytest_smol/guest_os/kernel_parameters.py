@@ -51,13 +51,21 @@ WITHOUT_DISKS = (("sysctl.vm.dirty_writeback_centisecs=0", "there is no disk to 
 WITH_DISKS = (("smol.disks", "guest/init loads the modules for disks; the kernel ignores it"),)
 
 
-def command_line(tsc_khz: int, *, disks: bool = False) -> str:
+#: The parameter of a guest that runs no machines itself; one that does has the other one in its place.
+GUEST = "smol.guest"
+NESTED = "smol.nested"
+
+
+def command_line(tsc_khz: int, *, disks: bool = False, nested: bool = False) -> str:
     """The kernel's command line, which is the same for all users and projects of a host.
 
-    ``disks`` says whether the guest has scratch disks.
+    ``disks`` says whether the guest has scratch disks, ``nested`` whether it runs machines itself: then
+    pytest that its tests start is not in a guest but on a host, and guest/init loads the modules of KVM.
     ``tsc_khz`` is the frequency of the time stamp counter in kHz; with 0 the kernel measures it.
     """
     parts = [name for name, _ in (*PARAMETERS, *(WITH_DISKS if disks else WITHOUT_DISKS))]
+    if nested:
+        parts[parts.index(GUEST)] = NESTED
     if tsc_khz:
         parts.append(f"tsc_early_khz={tsc_khz}")
     return " ".join(parts)

@@ -59,6 +59,10 @@ def fresh_identity() -> dict[str, Any]:
     }
 
 
+def _command_line(hardware: Hardware, tsc_khz: int) -> str:
+    return kernel_parameters.command_line(tsc_khz, disks=bool(hardware.disks), nested=hardware.nested)
+
+
 class BootDeadline(Deadline):
     """The time that a boot may take: no _STALL seconds without progress, and _BOOT_LIMIT seconds in all."""
 
@@ -118,25 +122,28 @@ class MachineFactory:
             stack.callback(self._close_all)
             self._stack = stack.pop_all()
 
-    def hardware(self, memory: int, cpus: int | None = None, disks: tuple[int, ...] = ()) -> Hardware:
+    def hardware(
+        self, memory: int, cpus: int | None = None, disks: tuple[int, ...] = (), *, nested: bool = False
+    ) -> Hardware:
         """The hardware of a guest of ``memory`` MiB; where ``cpus`` is None the engine decides."""
-        return Hardware(memory, cpus or self.engine.default_cpus(), disks)
+        return Hardware(memory, cpus or self.engine.default_cpus(), disks, nested)
 
     def base_key_fields(self, hardware: Hardware) -> dict[str, Any]:
         """The fields of the key of the base snapshot for guests with ``hardware``: see ``key_of``."""
-        line = kernel_parameters.command_line(0, disks=bool(hardware.disks))
+        line = _command_line(hardware, 0)
         boot = (self.boot_files.digest, line, start_command())
         return base_key_fields(self.engine.identity(hardware), boot, self.view)
 
     def base(self, hardware: Hardware, target: Path) -> tuple[Snapshot, Origin]:
         """A copy in the directory ``target`` of the base snapshot for guests with ``hardware``."""
         require_memory(hardware.memory)
+        self.engine.require(hardware)
 
         def build(directory: Path) -> Snapshot:
             self._progress("making a base snapshot for this interpreter (once)")
-            archive = initramfs.with_start(self.boot_files.initramfs, start_command(), self.directory)
-            tsc_khz = kernel_parameters.tsc_khz()
-            command_line = kernel_parameters.command_line(tsc_khz, disks=bool(hardware.disks))
+            more = boot_files.kvm_modules(self.boot_files) if hardware.nested else b""
+            archive = initramfs.with_start(self.boot_files.initramfs, start_command(), self.directory, more)
+            command_line = _command_line(hardware, kernel_parameters.tsc_khz())
             kernel = Kernel(self.boot_files.kernel, archive, command_line)
             return self._boot(hardware, kernel, directory)
 

@@ -30,12 +30,14 @@ class MachineSpec:
     """What a machine must be: memory in MiB, and whose account the tests run under.
 
     ``cpus`` is None where the engine decides; ``disks`` are the sizes of its scratch disks in bytes.
+    A ``nested`` one can run machines itself.
     """
 
     memory: int
     user: str
     cpus: int | None = None
     disks: tuple[int, ...] = ()
+    nested: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def spec_of(settings: Settings, arguments: MarkerArguments | None = None) -> Mac
         "root" if os.getuid() == 0 else user,
         arguments.cpus or settings.cpus,
         settings.disks if arguments.disks is None else arguments.disks,
+        settings.nested if arguments.nested is None else arguments.nested,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Figure", "Target", "as_json", "table", "verdicts"]
+__all__ = ["Figure", "Target", "as_json", "differences", "table", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,16 @@ def verdicts(targets: Sequence[Target], figures: Mapping[str, Figure]) -> list[s
                 f"| {target.text} | {wanted} | {ratio:.3g} | {'yes' if target.met(ratio) else 'no'} |"
             )
     return lines
+
+
+def differences(figures: Iterable[Figure], earlier: Mapping[str, float], tolerance: float) -> list[str]:
+    """A line for each median that differs from its ``earlier`` one by more than ``tolerance`` of that."""
+    return [
+        f"{figure.name}: {_number(figure.median)} {figure.unit}, and {_number(earlier[figure.name])} before"
+        for figure in figures
+        if figure.name in earlier
+        and abs(figure.median - earlier[figure.name]) > tolerance * abs(earlier[figure.name])
+    ]
 
 
 def as_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:

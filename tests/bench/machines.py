@@ -23,7 +23,19 @@ from pytest_smol.settings import Settings
 from pytest_smol.snapshots.snapshot import Snapshot
 from tests.bench.figures import Figure
 
-__all__ = ["measure", "measure_live", "printed_by", "session"]
+__all__ = [
+    "FAILS",
+    "PASSES",
+    "measure",
+    "measure_live",
+    "one_fork",
+    "order",
+    "printed_by",
+    "qemu_floor",
+    "request_for",
+    "session",
+    "until",
+]
 
 _TESTS = """
 def test_passes():
@@ -38,12 +50,11 @@ PASSES, FAILS = 0, 1
 _LIMIT = 120.0
 
 
-@contextmanager
-def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFactory, Snapshot]]:
-    """A factory, and the session snapshot of a project in ``directory`` with the module ``tests``."""
+def request_for(directory: Path, tests: str = _TESTS) -> SessionRequest:
+    """What a guest is asked that collects the module ``tests``, which is written to ``directory``."""
     (directory / "test_module.py").write_text(tests, "utf-8")
     (directory / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n", "utf-8")
-    request = SessionRequest(
+    return SessionRequest(
         args=("test_module.py",),
         argv=("pytest",),
         rootdir=directory,
@@ -51,7 +62,13 @@ def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFacto
         sys_path=tuple(sys.path),
         env=Settings().guest_environment(),
     )
-    with MachineFactory(Settings(), lambda text: print(f"  {text}", flush=True)) as factory:
+
+
+@contextmanager
+def session(directory: Path, tests: str = _TESTS) -> Iterator[tuple[MachineFactory, Snapshot]]:
+    """A factory, and the session snapshot of a project in ``directory`` with the module ``tests``."""
+    request = request_for(directory, tests)
+    with MachineFactory(Settings(), lambda text: print(f"  {text}", file=sys.stderr, flush=True)) as factory:
         guest = GuestSession(factory, request, MachineSpec(512, "host"), str, collection_budget())
         guest.start(_LIMIT)
         yield factory, guest.snapshot
@@ -79,7 +96,8 @@ def qemu_floor(factory: MachineFactory) -> float:
     return taken * 1000
 
 
-def _until(machine: Machine, kind: str) -> None:
+def until(machine: Machine, kind: str) -> None:
+    """Take messages up to the first one of the type ``kind``. Raises MachineTimeout."""
     deadline = time.monotonic() + _LIMIT
     while machine.receive(deadline)["type"] != kind:
         continue
@@ -88,7 +106,7 @@ def _until(machine: Machine, kind: str) -> None:
 _EMPTY: dict[type, Any] = {int: 0, bool: False, str: "", list: [], dict: {}, float: 0.0, type(None): None}
 
 
-def _order(number: int) -> dict[str, Any]:
+def order(number: int) -> dict[str, Any]:
     """A ``run`` message for one test, with nothing in the fields that are not for it."""
     fields = {name: _EMPTY[types[-1]] for name, types in TO_GUEST["run"].items()}
     return {**fields, "type": "run", "steps": [[number, None]]}
@@ -100,13 +118,13 @@ def one_fork(factory: MachineFactory, snapshot: Snapshot, number: int, ahead: fl
     machine = factory.fork(snapshot)
     restored = time.perf_counter()
     machine.send({"type": "identity", "fresh": fresh_identity()})
-    _until(machine, "fresh")
+    until(machine, "fresh")
     answered = time.perf_counter()
     if ahead:
         time.sleep(ahead)
         begin = answered = time.perf_counter()
-    machine.send(_order(number))
-    _until(machine, "finish")
+    machine.send(order(number))
+    until(machine, "finish")
     reported = time.perf_counter()
     factory.retire(machine)
     ended = time.perf_counter()
@@ -119,7 +137,7 @@ def printed_by(factory: MachineFactory, snapshot: Snapshot, number: int) -> str:
     """What the test ``number`` prints in a fork of its own. Raises AssertionError if it does not pass."""
     machine = factory.fork(snapshot)
     machine.send({"type": "identity", "fresh": fresh_identity()})
-    machine.send(_order(number))
+    machine.send(order(number))
     deadline = time.monotonic() + _LIMIT
     printed = ""
     while (message := machine.receive(deadline))["type"] != "finish":

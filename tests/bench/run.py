@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pytest_smol.engines.qemu import accelerator, program
-from tests.bench import contents, environments, files, machines, peers, runs
+from tests.bench import contents, environments, files, kvm, machines, peers, runs
 from tests.bench.figures import Figure, Target, as_json, table, verdicts
 
 TARGETS = (
@@ -114,10 +114,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="SECTION",
         help="forks, live, trivial, machines, start, suite, contents, files, ...",
     )
+    parser.add_argument("--kvm", action="store_true", help="figures of KVM (scripts/bench --kvm --help)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measure what ``argv`` says and print it; ``--kvm`` before all else is another program's."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["--kvm"]:
+        return kvm.main(words[1:])
     arguments = parse_arguments(argv)
     found: list[Figure] = []
     known = sections(arguments)

@@ -16,7 +16,7 @@ from tests.bench.figures import Figure
 from tests.suites.run import build_wheel, prepared, run
 from tests.suites.table import SUITES
 
-__all__ = ["first_result", "many_machines", "real_suite", "trivial_suites"]
+__all__ = ["Way", "first_result", "many_machines", "real_suite", "run_pytest", "trivial_suites"]
 
 _LIMIT = 3600
 
@@ -52,7 +52,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON"))}
 
 
-def _pytest(python: Path, project: Path, arguments: Sequence[str], first: str = "") -> tuple[float, float]:
+def run_pytest(python: Path, project: Path, arguments: Sequence[str], first: str = "") -> tuple[float, float]:
     """Seconds from the start of pytest to the word ``first`` in its output, and to its end."""
     command: list[str | Path] = [python, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     begin = time.perf_counter()
@@ -88,11 +88,11 @@ def trivial_suites(python: Path, counts: Sequence[int], repeats: int) -> Iterato
                 way: python_with("forked", way.requirements) if way.requirements else python for way in WAYS
             }
             for way in WAYS:  # the first run of each makes what later runs find
-                _pytest(pythons[way], project, (*way.arguments, "--collect-only", "-q"))
+                run_pytest(pythons[way], project, (*way.arguments, "--collect-only", "-q"))
             samples: dict[str, list[float]] = {way.name: [] for way in WAYS}
             for _ in range(repeats):
                 for way in WAYS:
-                    taken = _pytest(pythons[way], project, (*way.arguments, "-q"))[1]
+                    taken = run_pytest(pythons[way], project, (*way.arguments, "-q"))[1]
                     samples[way.name].append(taken * 1000 / count)
             for name, values in samples.items():
                 yield Figure(f"{count} trivial tests, each: {name}", "ms", tuple(values))
@@ -137,9 +137,9 @@ def first_result(python: Path, repeats: int) -> Iterator[Figure]:
         (project / "pytest.ini").write_text("[pytest]\n", "utf-8")
         (project / "test_one.py").write_text("def test_one():\n    assert True\n", "utf-8")
         arguments = ("--smol", "-v")
-        _pytest(python, project, arguments)
-        warm = [_pytest(python, project, arguments, "PASSED") for _ in range(repeats)]
-        plain = [_pytest(python, project, ("-p", "no:smol", "-v"), "PASSED") for _ in range(repeats)]
+        run_pytest(python, project, arguments)
+        warm = [run_pytest(python, project, arguments, "PASSED") for _ in range(repeats)]
+        plain = [run_pytest(python, project, ("-p", "no:smol", "-v"), "PASSED") for _ in range(repeats)]
         cold = [_cold(python, project, arguments) for _ in range(max(1, repeats // 5))]
     yield Figure("first result, plain pytest", "s", tuple(first for first, _ in plain))
     yield Figure("first result, warm", "s", tuple(first for first, _ in warm))
@@ -154,7 +154,7 @@ def _cold(python: Path, project: Path, arguments: Sequence[str]) -> float:
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     for manifest in Path(done.stdout.strip()).glob("*/manifest.json"):
         manifest.unlink()
-    return _pytest(python, project, arguments, "PASSED")[0]
+    return run_pytest(python, project, arguments, "PASSED")[0]
 
 
 def real_suite(name: str, repeats: int) -> Iterator[Figure]:

@@ -1,4 +1,7 @@
-"""What scripts/test runs: every test file in exactly one part, which is one process of pytest."""
+"""What scripts/test runs: every test file in exactly one part, which is one process of pytest.
+
+The part of KVM is a run of scripts/kvm: its tests run on this host or in an emulated one.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ class Folder:
     """Test files that are run together, or in as many ``pieces`` as stated, split by file.
 
     ``seconds`` is about what they take together on a quiet machine: the longest pieces are started first.
+    With ``kvm`` they run where KVM works, together with the tests of other folders that are marked for it.
     """
 
     paths: tuple[str, ...]
     seconds: int
     pieces: int = 1
+    kvm: bool = False
 
     @property
     def name(self) -> str:
@@ -41,11 +46,15 @@ FOLDERS = (
 
 @dataclass(frozen=True)
 class Part:
-    """One process of pytest: what it is called, its test files or folders, and about how long it takes."""
+    """One process of pytest: what it is called, its test files or folders, and about how long it takes.
+
+    With ``kvm`` it runs where KVM works.
+    """
 
     name: str
     paths: tuple[str, ...]
     seconds: float
+    kvm: bool = False
 
 
 def parts_of(folder: Folder, root: Path = ROOT) -> list[Part]:
@@ -54,7 +63,7 @@ def parts_of(folder: Folder, root: Path = ROOT) -> list[Part]:
     A file that is too long for its piece has one to itself. No piece is empty, so there may be fewer.
     """
     if folder.pieces == 1:
-        return [Part(folder.name, folder.paths, folder.seconds)]
+        return [Part(folder.name, folder.paths, folder.seconds, folder.kvm)]
     files = [file for path in folder.paths for file in (root / path).rglob("test_*.py")]
     sizes = {str(file.relative_to(root)): file.stat().st_size for file in files}
     pieces: list[list[str]] = [[] for _ in range(min(folder.pieces, len(sizes)))]

@@ -1,8 +1,8 @@
 """Runs the parts of all tests, as many at once as there are processors.
 
 Each part is a process of its own with its output in a file, which is printed when the part has ended. The
-status is 0 if all parts passed, 1 if not, and 130 after SIGINT, SIGTERM or SIGHUP: then all parts are
-interrupted as by Ctrl-C, and killed if they have not ended after a while or at a second signal.
+status is 0 if all parts passed or were skipped, 1 if not, and 130 after SIGINT, SIGTERM or SIGHUP: then all
+parts are interrupted as by Ctrl-C, and killed if they have not ended after a while or at a second signal.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.ci.parts import ROOT, Part, queue
+from tests.kvm.l1 import QUICK, SKIPPED
 
 __all__ = ["Outcome", "main", "pytest_command"]
 
 #: How long a part may take to end after it was interrupted, in seconds; a machine is ended within it.
 PATIENCE = 60.0
+
+#: How long the emulated host of the part of KVM may run, in seconds; generous, for a busy host.
+KVM_LIMIT = 2400
 
 #: The signals that ask for an end.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,7 +42,14 @@ def pytest_command(part: Part) -> list[str]:
     """Parts that run at once must not write to one cache directory."""
     color = "yes" if sys.stdout.isatty() else "no"
     options = ["--durations=5", f"--color={color}", "-p", "no:cacheprovider"]
+    if part.kvm:
+        limit = f"--limit={KVM_LIMIT}"
+        return [sys.executable, "-m", "tests.kvm.l1.run", "--or-skip", limit, *options, *QUICK]
     return [sys.executable, "-m", "pytest", *options, *part.paths]
+
+
+#: What a status says. SKIPPED is no failure: the part's output says why nothing ran.
+_VERDICTS = {0: "passed", SKIPPED: "skipped, its output says why"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Outcome:
     seconds: float
 
     def __str__(self) -> str:
-        verdict = "passed" if self.status == 0 else f"failed (status {self.status})"
+        verdict = _VERDICTS.get(self.status, f"failed (status {self.status})")
         return f"{self.seconds:4.0f} s  {self.part.name}: {verdict}"
 
 
@@ -178,7 +189,7 @@ def main(
         return 130
     print(f"\nwhere the time went ({time.monotonic() - begin:.0f} s in all):")
     print(*outcomes, sep="\n")
-    return int(any(outcome.status for outcome in outcomes))
+    return int(any(outcome.status not in _VERDICTS for outcome in outcomes))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ def ended(project: Project) -> bool:
     return not machines(project.home)
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_killed_wherever(project: Project) -> None:
     """Each time the machines end with the process; what lies around the next run sweeps up."""
     project.write("deadly.py", DEADLY)
@@ -160,6 +162,8 @@ def resident(project: Project) -> int:
     return sum(map(int, pages)) * 4096
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_two_machines_that_dirty_all_their_memory(tmp_path: Path) -> None:
     """At once. Each costs what it has been given; a third run at the same time sees none of it."""
     projects = [Project(tmp_path / str(number)) for number in range(3)]

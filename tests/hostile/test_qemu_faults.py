@@ -191,30 +191,42 @@ def check(faults: Faults, name: str, *outcomes: str) -> None:
     assert (case.outcome in outcomes, REASONS[name] in case.message) == (True, True), case.message + case.text
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_a_qemu_that_is_killed(faults: Faults) -> None:
     check(faults, "test_killed", "failed")
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_a_qemu_that_is_killed_in_the_middle_of_a_request(faults: Faults) -> None:
     # SIGKILL may come before QEMU has passed on the report of the setup: then it is the setup that failed.
     check(faults, "test_killed_in_a_request", "failed", "error")
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_a_qemu_that_is_stopped_costs_its_test_the_time_limit(faults: Faults) -> None:
     check(faults, "test_stopped", "failed")
     assert duration(faults.result, "test_stopped") < TIMEOUT + 5
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_a_triple_fault(faults: Faults) -> None:
     check(faults, "test_triple_fault", "failed")
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_a_guest_reaches_neither_network_nor_host(faults: Faults) -> None:
     for name in ("test_network", "test_other_ways_to_the_host"):
         assert faults.result.cases[name].outcome == "passed", faults.result.cases[name].text
     assert faults.reached == []
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_siblings_of_machines_that_fault_pass(faults: Faults) -> None:
     failed = {name for name, case in faults.result.cases.items() if case.outcome != "passed"}
     assert failed == REASONS.keys(), faults.result.output
@@ -223,6 +235,8 @@ def test_siblings_of_machines_that_fault_pass(faults: Faults) -> None:
     assert "INTERNALERROR" not in faults.result.output
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_nothing_is_left_of_machines_that_fault(faults: Faults) -> None:
     assert faults.project.left_behind() == []
     before, after = json.loads((faults.project.home / "held.json").read_text())

@@ -26,6 +26,16 @@ def _kvm() -> None:
 def guest(
     _kvm: None, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[Guest]:
-    """A session snapshot of ``guest_tests.py``, from which tests fork machines."""
-    with Guest.start(tmp_path_factory.mktemp("project"), "guest_tests.py", pytestconfig) as made:
+    """A session snapshot of the tests for guests, from which tests fork machines."""
+    with Guest.start(tmp_path_factory.mktemp("project"), ["guest_tests.py"], pytestconfig) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def busy_guest(
+    _kvm: None, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Guest]:
+    """By its clock frozen an hour ago, while a thread held values in the AVX registers."""
+    root, files = tmp_path_factory.mktemp("project"), ["avx_tests.py", "guest_tests.py"]
+    with Guest.start(root, files, pytestconfig, age=3600) as made:
         yield made

@@ -6,18 +6,20 @@ import ast
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from pytest_smol.machine.machine import Machine
-from pytest_smol.pool.factory import MachineFactory
+from pytest_smol.pool.factory import MachineFactory, fresh_identity
 from pytest_smol.pool.pool import Pool
 from pytest_smol.reports.builder import ReportBuilder
+from pytest_smol.session.guests import guest_session
 from pytest_smol.session.guests.guest_session import GuestSession, collection_budget
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import spec_of
@@ -51,6 +53,12 @@ def tests_of(path: Path) -> tuple[str, ...]:
     )
 
 
+def earlier(age: float) -> dict[str, Any]:
+    """What a guest takes on before it collects, as it was ``age`` seconds ago."""
+    fresh = fresh_identity()
+    return {**fresh, "time_ns": fresh["time_ns"] - int(age * 1e9)}
+
+
 @dataclass
 class Guest:
     """A session snapshot, and the names of the tests that its guest has collected."""
@@ -64,23 +72,38 @@ class Guest:
 
     @classmethod
     @contextmanager
-    def start(cls, root: Path, name: str, config: pytest.Config, memory: int = 512) -> Iterator[Guest]:
-        """A guest of ``memory`` MiB that has collected ``name`` of FOLDER, copied to ``root``."""
+    def start(
+        cls,
+        root: Path,
+        files: Sequence[str],
+        config: pytest.Config,
+        *,
+        memory: int = 512,
+        cpus: int = 1,
+        age: float = 0,
+    ) -> Iterator[Guest]:
+        """A guest of ``memory`` MiB that has collected ``files`` of FOLDER, copied to ``root``.
+
+        It was told that it is ``age`` seconds earlier than it is, as if it had been frozen then.
+        """
         (root / "pytest.ini").write_text(
             "[pytest]\naddopts = -p no:cacheprovider\npython_files = *_tests.py\n"
         )
-        shutil.copyfile(FOLDER / name, root / name)
-        settings = Settings(everything=True, accel="kvm", memory=memory)
+        names: list[str] = []
+        for name in sorted(files):
+            shutil.copyfile(FOLDER / name, root / name)
+            names += tests_of(root / name)
+        settings = Settings(everything=True, accel="kvm", memory=memory, cpus=cpus)
         started = time.monotonic()
         with MachineFactory(settings, print) as factory:
             request = SessionRequest((), ("pytest",), root, root, tuple(sys.path), {})
-            session = GuestSession(
-                factory, request, spec_of(settings), ReportBuilder(config).clean, collection_budget()
-            )
-            session.start(LIMIT)
+            spec = replace(spec_of(settings), user="root")
+            session = GuestSession(factory, request, spec, ReportBuilder(config).clean, collection_budget())
+            with mock.patch.object(guest_session, "fresh_identity", return_value=earlier(age)):
+                session.start(LIMIT)
             pool = Pool(factory, ahead=0)
             try:
-                yield cls(factory, pool, session.snapshot, tests_of(root / name), started)
+                yield cls(factory, pool, session.snapshot, tuple(names), started)
             finally:
                 pool.close()
 

@@ -192,6 +192,9 @@ class FakeEngine:
     def describe(self) -> str:
         return "tcg (fake), emulation is no security boundary, QEMU 10.0"
 
+    def require(self, hardware: Hardware) -> None:
+        pass
+
     def describe_confinement(self) -> str:
         return "not at all"
 

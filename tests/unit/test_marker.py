@@ -147,3 +147,14 @@ def test_numbers_of_processors_that_no_machine_has(given: object) -> None:
 
 def test_a_number_of_processors() -> None:
     assert marker_arguments("a.py::t", [Mark("test", "a.py::t", {"cpus": 2})]).cpus == 2
+
+
+@pytest.mark.parametrize("given", [0, 1, "yes", [True]])
+def test_nested_is_true_or_false(given: object) -> None:
+    with pytest.raises(SettingError, match="nested="):
+        marker_arguments("a.py::t", [Mark("test", "a.py::t", {"nested": given})])
+
+
+def test_the_closest_marker_says_whether_a_machine_is_nested() -> None:
+    marks = [Mark("test", "a.py::t", {"nested": False}), Mark("module", "a.py", {"nested": True})]
+    assert marker_arguments("a.py::t", marks).nested is False

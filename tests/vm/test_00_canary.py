@@ -17,8 +17,11 @@ from pytest_smol.session.guests.guest_session import GuestSession, collection_bu
 from pytest_smol.session.guests.request import SessionRequest
 from pytest_smol.session.placement import spec_of
 from pytest_smol.settings import Settings
+from tests.kvm.l1 import ACCELERATOR
 
 pytestmark = pytest.mark.vm
+
+SETTINGS = Settings(everything=True, accel=ACCELERATOR)
 
 TEST = """
 from pathlib import Path
@@ -31,7 +34,7 @@ def test_reads_what_the_host_wrote_last():
 @pytest.fixture
 def factory() -> Iterator[MachineFactory]:
     try:
-        made = MachineFactory(Settings(everything=True), lambda text: None)
+        made = MachineFactory(SETTINGS, lambda text: None)
     except HostError as error:
         pytest.fail(f"this host cannot run machines: {error}", pytrace=False)
     with made:
@@ -53,18 +56,18 @@ def run_in_fork(factory: MachineFactory, guest: GuestSession) -> str:
             return printed
 
 
+@pytest.mark.kvm
 def test_a_fork_reads_a_file_that_is_younger_than_its_snapshot(
     factory: MachineFactory, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_fresh.py").write_text(TEST)
     request = SessionRequest((), ("pytest",), tmp_path, tmp_path, tuple(sys.path), {})
-    settings = Settings(everything=True)
     guest = GuestSession(
-        factory, request, spec_of(settings), ReportBuilder(pytestconfig).clean, collection_budget()
+        factory, request, spec_of(SETTINGS), ReportBuilder(pytestconfig).clean, collection_budget()
     )
     try:
-        guest.start(settings.timeout)
+        guest.start(SETTINGS.timeout)
         for word in ("first", "second"):
             (tmp_path / "fresh").write_text(word)
             assert run_in_fork(factory, guest).strip() == word

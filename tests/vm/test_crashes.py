@@ -104,6 +104,8 @@ def examples(project: Project) -> Project:
     return project
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_examples(examples: Project) -> None:
     """By their markers: a machine for each test."""
     result = examples.run()
@@ -126,6 +128,8 @@ def test_examples_that_share_a_machine(examples: Project) -> None:
     assert examples.left_behind() == []
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_death_in_the_middle_of_a_module(project: Project) -> None:
     project.write("test_middle.py", MODULE)
     result = project.run("--smol")
@@ -138,6 +142,8 @@ def test_death_in_the_middle_of_a_module(project: Project) -> None:
     assert project.left_behind() == []
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_a_hang_shows_where(project: Project) -> None:
     project.write("test_hang.py", HANG)
     result = project.run("--smol", "--smol-timeout=3")

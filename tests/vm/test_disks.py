@@ -57,6 +57,8 @@ def test_no_disks(smol_disks):
 """
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_disks_and_processors(project: Project) -> None:
     project.write("pytest.ini", INI)
     project.write("test_disks.py", TESTS)

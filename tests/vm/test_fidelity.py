@@ -163,6 +163,8 @@ RUNS = {
 }
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 @pytest.mark.parametrize("args", RUNS, ids=" ".join)
 def test_all_a_user_sees(project: Project, args: tuple[str, ...]) -> None:
     for name, text in FILES.items():

@@ -68,6 +68,8 @@ DISTINCT = (
 )
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_forks_are_distinct(project: Project) -> None:
     project.write("clock.py", CLOCK)
     project.write("test_identity.py", IDENTITY.format(forks=FORKS))
@@ -93,6 +95,8 @@ def check_forms(identity: dict[str, str]) -> None:
     assert identity["hostname"] != Path("/proc/sys/kernel/hostname").read_text().strip()
 
 
+@pytest.mark.kvm
+@pytest.mark.kvm_long
 def test_two_runs_are_distinct(project: Project) -> None:
     """The snapshots of two runs come of the same base."""
     project.write("test_identity.py", IDENTITY.format(forks=1))

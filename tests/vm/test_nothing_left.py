@@ -118,6 +118,13 @@ def reach_test(project: Project) -> Run:
 
 STAGE = {"boot": reach_boot, "collection": reach_collection, "test": reach_test}
 stages = pytest.mark.parametrize("reach", STAGE.values(), ids=STAGE.keys())
+_KVM, _LONG = pytest.mark.kvm, pytest.mark.kvm_long
+stages_kvm, stages_kvm_long = (
+    pytest.mark.parametrize(
+        "reach", [reach_boot, reach_collection, pytest.param(reach_test, marks=marks)], ids=STAGE.keys()
+    )
+    for marks in ([_KVM], [_KVM, _LONG])
+)
 
 
 @pytest.mark.parametrize("text", ["assert True", "assert False", "import os; os._exit(1)"])
@@ -129,7 +136,7 @@ def test_after_a_run(project: Project, text: str) -> None:
     assert sockets_of(project.home) == []
 
 
-@stages
+@stages_kvm_long
 def test_interrupted(project: Project, reach: Callable[[Project], Run]) -> None:
     """Once, as by Ctrl-C: exit status 2 and pytest's own summary."""
     run = reach(project)
@@ -166,7 +173,7 @@ def test_terminated(project: Project, reach: Callable[[Project], Run]) -> None:
     assert nothing_left(project)
 
 
-@stages
+@stages_kvm
 def test_killed(project: Project, reach: Callable[[Project], Run]) -> None:
     """Machines end with the process that made them; the next run sweeps up what lies around."""
     run = reach(project)

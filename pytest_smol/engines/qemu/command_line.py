@@ -16,6 +16,9 @@ __all__ = ["CHARDEVS", "QemuConfig", "command_line", "devices"]
 #: Chardevs that QEMU inherits as connected sockets: QMP, the console, the ports and virtio-fs.
 CHARDEVS = ("qmp", "console", *PORTS, "fs")
 
+#: What only a guest that runs machines needs: with it a guest reaches KVM's code for nested guests.
+_NOT_NESTED = ",svm=off,vmx=off"
+
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -60,7 +63,8 @@ def command_line(
     """
     arguments = [config.emulator.path, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     arguments += ["-sandbox", _SANDBOX, "-machine", "microvm,acpi=on,memory-backend=m0"]
-    arguments += ["-accel", config.accelerator.name, "-cpu", config.accelerator.cpu]
+    cpu = config.accelerator.cpu + ("" if hardware.nested else _NOT_NESTED)
+    arguments += ["-accel", config.accelerator.name, "-cpu", cpu]
     arguments += ["-m", f"{hardware.memory}M", "-smp", str(hardware.cpus)]
     arguments += ["-object", _memory(hardware, ram, private)]
     for name, fd in zip(CHARDEVS, fds, strict=True):

@@ -13,6 +13,7 @@ from pytest_smol.engines.protocol import Hardware, Kernel
 from pytest_smol.engines.qemu import confinement
 from pytest_smol.engines.qemu.command_line import QemuConfig, devices
 from pytest_smol.engines.qemu.disks import largest_file, opened, overlays
+from pytest_smol.engines.qemu.nesting import require_nesting
 from pytest_smol.engines.qemu.vm import QemuVm
 from pytest_smol.host import processor
 from pytest_smol.host.resources import cores
@@ -30,6 +31,11 @@ class QemuEngine:
         self.config = config
         self._level = level
         self._spawners = Spawners(confinement.own_rules(config.emulator.path, config.accelerator), level)
+
+    def require(self, hardware: Hardware) -> None:
+        """As :meth:`Engine.require`. An emulated processor always has AMD's SVM."""
+        if hardware.nested and self.config.accelerator.name == "kvm":
+            require_nesting()
 
     def describe(self) -> str:
         """The accelerator and why it is used, and QEMU's version."""
@@ -57,6 +63,7 @@ class QemuEngine:
             "memory": hardware.memory,
             "cpus": hardware.cpus,
             "disks": list(hardware.disks),
+            "nested": hardware.nested,
             "devices": devices(self.config, hardware),
         }
 

@@ -101,7 +101,7 @@ class GuestSession:
     @cached_property
     def _hardware(self) -> Hardware:
         spec = self._spec
-        return self._factory.hardware(spec.memory, spec.cpus, spec.disks)
+        return self._factory.hardware(spec.memory, spec.cpus, spec.disks, nested=spec.nested)
 
     @property
     def _title(self) -> str:
@@ -109,7 +109,13 @@ class GuestSession:
         spec = self._spec
         more = [f"{spec.cpus} cpus"] if spec.cpus else []
         more += ["disks", *map(str, spec.disks)] if spec.disks else []
+        more += ["nested"] if spec.nested else []
         return " ".join([str(spec.memory), spec.user, *more])
+
+    def _view(self) -> View:
+        """What the guest sees; the boot files as well where it runs machines itself, as it has no network."""
+        more = [self._factory.boot_files.initramfs.parent] if self._spec.nested else []
+        return _view_of(self._request, self._factory.view, more)
 
     # --- one session for several processes ------------------------------------------------
 
@@ -123,7 +129,7 @@ class GuestSession:
                 return SharedSession(b"".join(self._said), ended=(ended.status, ended.output))
             return SharedSession(b"".join(self._said), snapshot)
 
-        view = _view_of(self._request, self._factory.view)
+        view = self._view()
         session, made = shared.obtain(self._key(view), self._hardware, view, build)
         if not made:
             self.origin = Origin()
@@ -172,7 +178,7 @@ class GuestSession:
         base, self.origin = self._factory.base(self._hardware, directory)
         disks = make_files(directory, base.hardware.disks)
         base = replace(base, disks=tuple(disks))
-        view = _view_of(self._request, self._factory.view)
+        view = self._view()
         outdated = base.tree.outdated(self._factory.view, view)
         machine = self._factory.resume(base, view, screen.output if screen is not None else None)
         try:
@@ -246,13 +252,13 @@ class GuestSession:
         return [next(turns.get(item.nodeid, iter(())), None) for item in items]
 
 
-def _view_of(request: SessionRequest, base: View) -> View:
-    """What a guest with this ``request`` sees: ``base``, and the project."""
+def _view_of(request: SessionRequest, base: View, more: Sequence[Path]) -> View:
+    """What a guest with this ``request`` sees: ``base``, the project, and ``more``."""
     named = [request.cwd / arg.split("::")[0] for arg in request.args if not arg.startswith("-")]
     return project_view(
         base,
         rootdir=request.rootdir,
         cwd=request.cwd,
         sys_path=request.sys_path,
-        extra=[path for path in named if path.exists()],
+        extra=[path for path in (*named, *more) if path.exists()],
     )

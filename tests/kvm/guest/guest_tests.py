@@ -1,10 +1,13 @@
 """Tests that run in guests: what the processor holds and counts there. Collected in a guest's own session."""
 
 import ctypes
+import hashlib
 import mmap
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -44,6 +47,23 @@ def tsc_frequency() -> float:
 COLLECTED = clocks()
 FREQUENCY = tsc_frequency()
 
+#: How often the thread below has woken up.
+WOKEN = [0]
+
+
+def keep_a_timer():
+    """Sleep again and again, so that a timer is armed whenever the machine is frozen.
+
+    Without one Linux has the timer of the LAPIC stopped, and sets it up from scratch when it is needed: then
+    nothing of its state would have to be restored.
+    """
+    while True:
+        time.sleep(0.05)
+        WOKEN[0] += 1
+
+
+threading.Thread(target=keep_a_timer, daemon=True).start()
+
 
 def test_clocks(record_property):
     """Each clock goes on from where it was frozen, and all have advanced by the same time."""
@@ -59,22 +79,33 @@ def test_clocks(record_property):
     assert abs(tsc_frequency() / FREQUENCY - 1) < 0.05
 
 
-def interrupts(name: str) -> int:
+def interrupts(name: str, cpu: int = 0) -> int:
     lines = Path("/proc/interrupts").read_text().splitlines()
     (line,) = (line for line in lines if line.split()[0] == f"{name}:")
-    return int(line.split()[1])
+    return int(line.split()[1 + cpu])
+
+
+def clock_event_device() -> str:
+    text = Path("/sys/devices/system/clockevents/clockevent0/current_device").read_text()
+    return text.strip()
 
 
 def test_timer_of_the_lapic(record_property):
-    """A sleep ends, and it is the LAPIC's timer that ends it."""
+    """Sleeps end, also one that began before the freeze, and it is the LAPIC's timer that ends them."""
     before = interrupts("LOC")
+    woken = WOKEN[0]
     begin = time.monotonic()
     for _ in range(5):
         time.sleep(0.02)
+    record_property("device", clock_event_device())
     record_property("slept", time.monotonic() - begin)
     record_property("fired", interrupts("LOC") - before)
     assert time.monotonic() - begin >= 0.1
     assert interrupts("LOC") - before >= 5
+    limit = time.monotonic() + 60
+    while WOKEN[0] == woken and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert WOKEN[0] > woken
 
 
 def test_identity(record_property):
@@ -96,3 +127,72 @@ def test_processor(record_property):
     record_property("flags", [flag for flag in ("hypervisor", "avx", "avx2", "xsave") if flag in flags])
     total = Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]
     record_property("memory", int(total) // 1024)
+
+
+#: 8 MiB that are held while the machine is frozen: written in collection, compared in forks.
+HELD = bytearray(secrets.token_bytes(4096) * (8 << 8))
+DIGEST = hashlib.sha256(HELD).hexdigest()
+
+
+def test_memory_is_as_it_was():
+    assert hashlib.sha256(HELD).hexdigest() == DIGEST
+
+
+def test_where_memory_is(record_property):
+    """The first address, in bytes, of each zone of memory that has pages."""
+    zones, name = {}, ""
+    for line in Path("/proc/zoneinfo").read_text().splitlines():
+        words = line.split()
+        if words[:1] == ["Node"]:
+            name = words[-1]
+        elif words[:1] == ["present"]:
+            present = int(words[1])
+        elif words[:1] == ["start_pfn:"] and present:
+            zones[name] = int(words[1]) * mmap.PAGESIZE
+    record_property("zones", zones)
+
+
+def on(cpu: int):
+    """What each clock shows, and that the timer of this processor ends a sleep."""
+    os.sched_setaffinity(0, {cpu})
+    before = interrupts("LOC", cpu)
+    time.sleep(0.02)
+    return {**clocks(), "fired": interrupts("LOC", cpu) - before}
+
+
+def test_processors(record_property):
+    """Processors show one time, and each has a timer that fires."""
+    number = os.cpu_count()
+    shown = [on(cpu) for _ in range(3) for cpu in range(number)]
+    record_property("processors", number)
+    assert all(each["fired"] > 0 for each in shown)
+    for name in COLLECTED:
+        values = [each[name] for each in shown]
+        assert values == sorted(values), name
+
+
+# --- what ends a machine
+
+
+def test_panic():
+    Path("/proc/sysrq-trigger").write_text("c")
+
+
+def test_triple_fault():
+    Path("/sys/kernel/reboot/type").write_text("triple")
+    Path("/proc/sysrq-trigger").write_text("b")
+    time.sleep(600)
+
+
+def test_power_off():
+    Path("/proc/sysrq-trigger").write_text("o")
+    time.sleep(600)
+
+
+def test_crash():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_hang():
+    while True:
+        pass

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import selectors
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,20 +20,22 @@ from pytest_smol.engines.qemu import program
 from pytest_smol.engines.qemu.accelerator import Accelerator
 from pytest_smol.engines.qemu.command_line import QemuConfig
 from pytest_smol.engines.qemu.vm import QemuVm
-from pytest_smol.errors import BootFailed, MachineDied
-from pytest_smol.guest_os import kernel_parameters
+from pytest_smol.errors import AcceleratorUnusable, BootFailed, MachineDied, MachineTimeout
 from pytest_smol.host.process import ChildProcess
 from pytest_smol.host.run_directory import RunDirectory, sweep
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.view import View
-from tests.kvm.l1.boot import COUNTED_TSC_KHZ, kernel_for
+from tests.kvm.l1 import agent
+from tests.kvm.l1.boot import kernel_for
 from tests.kvm.l1.files import ROOT
 
 __all__ = ["L1", "Done", "Job", "Output"]
 
-#: QEMU's options with which the clocks of L1 count instructions: one is one virtual nanosecond.
-COUNTED = ("-icount", "shift=0,sleep=off")
+#: QEMU's options for the clocks of L1: an instruction is a nanosecond, so no timeout passes early on a busy
+#: host. While the processor is idle they go on with this host's; where L1 is counted they do not, so that
+#: times are the same in each run.
+CLOCKS = {False: ("-icount", "shift=0,sleep=on"), True: ("-icount", "shift=0,sleep=off")}
 
 #: The module that L1 starts as PID 1.
 AGENT = "tests.kvm.l1.agent"
@@ -87,19 +90,31 @@ class Output:
             self._sink(self._name, before)
 
 
+def check_emulation(qemu: str) -> None:
+    """Whether the program ``qemu`` can emulate a processor. Raises AcceleratorUnusable where it cannot."""
+    done = subprocess.run([qemu, "-accel", "help"], capture_output=True, text=True, check=False, timeout=60)
+    if "tcg" not in done.stdout.split():
+        raise AcceleratorUnusable(
+            f"{qemu} is built without TCG, so it emulates no processor", evidence=done.stdout + done.stderr
+        )
+
+
 class L1:
     """An emulated machine whose Linux has loaded ``kvm_amd``. A context manager: leaving it kills it.
 
-    It has ``memory`` MiB and the root ``view``. Where it is ``counted``, its clocks count instructions.
-    Raises :class:`~pytest_smol.errors.SmolError` where it does not boot.
+    It has ``memory`` MiB and the root ``view``. Where it is ``counted``, its clocks count instructions only.
+    Raises :class:`~pytest_smol.errors.HostError` where this host has not what it is made of, and another
+    :class:`~pytest_smol.errors.SmolError` where it does not boot.
     """
 
     def __init__(self, view: View, memory: int, *, counted: bool = False) -> None:
         self._counted = counted
         self._console = b""
         self._unread = b""
-        hardware = Hardware(memory)
-        config = QemuConfig(program.find("qemu-system-x86_64"), Accelerator("tcg", "max", ""))
+        hardware = Hardware(memory, nested=True)
+        emulator = program.find("qemu-system-x86_64")
+        check_emulation(emulator.path)
+        config = QemuConfig(emulator, Accelerator("tcg", "max", ""))
         sweep()
         with ExitStack() as stack:
             directory = stack.enter_context(RunDirectory()).path
@@ -107,8 +122,7 @@ class L1:
             with ram.open("wb") as file:
                 file.truncate(memory << 20)
             server = stack.enter_context(Server())
-            tsc_khz = COUNTED_TSC_KHZ if counted else kernel_parameters.tsc_khz()
-            kernel = kernel_for(directory, self._program(), tsc_khz)
+            kernel = kernel_for(directory, self._program())
             self.vm = QemuVm(config, hardware, ram, kernel=kernel, spawn=self._spawn)
             stack.callback(self.vm.close)
             self._backend = server.attach(self.vm.transport, Tree(view))
@@ -126,10 +140,11 @@ class L1:
         """What L1 starts as PID 1."""
         path = os.environ.get("PATH", os.defpath)
         variables = [f"PATH={path}", f"PYTHONPATH={ROOT}"]
-        return ["/usr/bin/env", "-i", *variables, sys.executable, "-m", AGENT]
+        more = [agent.AWAKE] if self._counted else []
+        return ["/usr/bin/env", "-i", *variables, sys.executable, "-m", AGENT, *more]
 
     def _spawn(self, argv: Sequence[str], fds: Sequence[int]) -> ChildProcess:
-        return ChildProcess([*argv, *(COUNTED if self._counted else ())], fds)
+        return ChildProcess([*argv, *CLOCKS[self._counted]], fds)
 
     def _boot(self) -> Mapping[str, str]:
         deadline = time.monotonic() + BOOT_LIMIT
@@ -137,6 +152,8 @@ class L1:
             for message in self._attend(deadline, {}):
                 if "ready" in message:
                     facts: Mapping[str, str] = message["ready"]
+                    if not facts["svm"]:
+                        raise AcceleratorUnusable("the processor that QEMU emulates here has no SVM")
                     return facts
             if time.monotonic() >= deadline:
                 raise BootFailed(
@@ -149,9 +166,10 @@ class L1:
         """The end of what L1's console has shown."""
         return self._console.decode("utf-8", "replace")
 
-    def run(self, job: Job, sink: Sink) -> Done:
+    def run(self, job: Job, sink: Sink, limit: float = float("inf")) -> Done:
         """Run a command to its end. ``sink`` is given the name of a stream and what was written to it.
 
+        Raises :class:`~pytest_smol.errors.MachineTimeout` where it takes more than ``limit`` seconds.
         The first Ctrl-C is passed on to the command, and a second one raises KeyboardInterrupt. Raises
         :class:`~pytest_smol.errors.MachineDied` where L1 ends before the command does.
         """
@@ -160,9 +178,12 @@ class L1:
         self._send({**vars(job), "env": dict(job.env), "mark": mark, "time_ns": time.time_ns()})
         done: Done | None = None
         interrupted = False
+        end = time.monotonic() + limit
         while done is None or not all(output.ended for output in outputs.values()):
             try:
-                for message in self._attend(time.monotonic() + 60, outputs):
+                if time.monotonic() >= end:
+                    raise MachineTimeout(f"the command took more than {limit:g} s", evidence=self.console())
+                for message in self._attend(min(end, time.monotonic() + 60), outputs):
                     files = {path: base64.b64decode(text) for path, text in message["files"].items()}
                     done = Done(message["status"], files, message["machines"])
             except KeyboardInterrupt:

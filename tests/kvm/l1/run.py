@@ -15,17 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_smol.engines.qemu import accelerator
-from pytest_smol.errors import SmolError
-from tests.kvm.l1 import EMULATED, REQUIRED, agent
+from pytest_smol.errors import (
+    AcceleratorUnusable,
+    KernelUnavailable,
+    NotEnoughMemory,
+    QemuTooOld,
+    SmolError,
+    ToolMissing,
+)
+from pytest_smol.host.resources import available_memory
+from tests.kvm.l1 import ALL, COUNTED, EMULATED, REQUIRED, SKIPPED, agent
 from tests.kvm.l1.facts import facts
 from tests.kvm.l1.files import ROOT, view_of_host
 from tests.kvm.l1.machine import L1, Done, Job
 from tests.kvm.l1.uevents import VmCounter
 
-__all__ = ["DEFAULT", "OWN_JUNIT", "arguments_of", "environment", "main", "outcomes", "report"]
-
-#: What runs without arguments: the tests that are marked for it, in the folders that have some.
-DEFAULT = ("-m", "kvm", "tests/kvm", "tests/vm", "tests/hostile")
+__all__ = ["OWN_JUNIT", "arguments_of", "environment", "facts_of", "main", "outcomes", "report"]
 
 #: L1's memory in MiB. Guests of the tests have 512, and their memory is in L1's tmpfs.
 MEMORY = 3072
@@ -39,16 +44,29 @@ INTERRUPTED = 128 + signal.SIGINT
 #: The exit status where no command could be run at all, as that of env(1).
 FAILED = 125
 
+#: Errors that say that a host cannot be emulated here, whatever is tried.
+UNAVAILABLE = (AcceleratorUnusable, KernelUnavailable, NotEnoughMemory, QemuTooOld, ToolMissing)
+
+#: What this host has to have besides L1's memory, in bytes.
+SPARE = 512 << 20
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line: where to run, what, and the file that its junit report is to be written to."""
+    """The command line: where to run, what, and the file that its junit report is to be written to.
+
+    ``bring`` is another file that is brought from an emulated host, which is ended after ``limit`` seconds.
+    With ``or_skip`` it is no failure that there is neither KVM nor an emulated host.
+    """
 
     emulated: bool
     counted: bool
+    or_skip: bool
     memory: int
     argv: tuple[str, ...]
     junit: str
+    bring: str = ""
+    limit: float = float("inf")
 
 
 def arguments_of(argv: Sequence[str]) -> Arguments:
@@ -56,7 +74,23 @@ def arguments_of(argv: Sequence[str]) -> Arguments:
     parser = argparse.ArgumentParser(prog="scripts/kvm", description=__doc__, allow_abbrev=False)
     parser.add_argument("--emulated", action="store_true", help="use an emulated host in any case")
     parser.add_argument(
-        "--counted", action="store_true", help="let the clocks of the emulated host count instructions"
+        "--counted",
+        action="store_true",
+        help="let the clocks of the emulated host count nothing but instructions",
+    )
+    parser.add_argument(
+        "--or-skip",
+        action="store_true",
+        help=f"exit with {SKIPPED} where no host can be emulated, as its parts cannot be had",
+    )
+    parser.add_argument(
+        "--bring",
+        default="",
+        metavar="FILE",
+        help="bring a file that the command wrote from an emulated host",
+    )
+    parser.add_argument(
+        "--limit", type=float, default=float("inf"), metavar="S", help="end an emulated host after S seconds"
     )
     parser.add_argument("--memory", type=int, default=MEMORY, help="of the emulated host, in MiB")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="PYTEST ARGUMENT... | -- COMMAND...")
@@ -65,18 +99,22 @@ def arguments_of(argv: Sequence[str]) -> Arguments:
     if rest[:1] == ["--"]:
         if not rest[1:]:
             parser.error("there is no command after --")
-        return Arguments(found.emulated or found.counted, found.counted, found.memory, tuple(rest[1:]), "")
-    junit = _junit_of(rest)
-    wanted = [*(rest or DEFAULT), *([] if junit else [f"--junitxml={OWN_JUNIT}"])]
-    argv = (sys.executable, "-m", "pytest", *wanted)
+        command, junit = rest[1:], ""
+    else:
+        junit = _junit_of(rest)
+        own_junit = [] if junit else [f"--junitxml={OWN_JUNIT}"]
+        command = [sys.executable, "-m", "pytest", *(rest or ALL), *own_junit]
+        junit = junit or OWN_JUNIT
+    emulated = found.emulated or found.counted
+    bring = os.path.abspath(found.bring) if found.bring else ""
     return Arguments(
-        found.emulated or found.counted, found.counted, found.memory, tuple(argv), junit or OWN_JUNIT
+        emulated, found.counted, found.or_skip, found.memory, tuple(command), junit, bring, found.limit
     )
 
 
 #: Options of this program that take a value.
-_WITH_VALUE = ("--memory",)
-_FLAGS = ("--emulated", "--counted", "-h", "--help")
+_WITH_VALUE = ("--memory", "--bring", "--limit")
+_FLAGS = ("--emulated", "--counted", "--or-skip", "-h", "--help")
 
 #: Where pytest writes its junit report if the user names no place; it is read for the summary, then removed.
 OWN_JUNIT = f"/tmp/smol-kvm-{os.getpid()}.xml"
@@ -114,8 +152,8 @@ def outcomes(junit: bytes) -> str:
 _NUMBERS = ("tests", "failures", "errors", "skipped")
 
 
-def environment(temporary: str) -> dict[str, str]:
-    """The environment of a command in L1."""
+def environment(temporary: str, *, counted: bool = False) -> dict[str, str]:
+    """The environment of a command in L1, whose clock may be one that counts instructions."""
     kept = {name: os.environ[name] for name in PASSED if name in os.environ}
     return {
         "PATH": os.defpath,
@@ -123,6 +161,7 @@ def environment(temporary: str) -> dict[str, str]:
         "TMPDIR": temporary,
         REQUIRED: "1",
         EMULATED: "1",
+        **({COUNTED: "1"} if counted else {}),
         "PYTHONPATH": str(ROOT),
     }
 
@@ -131,17 +170,24 @@ def _sink(stream: str, data: bytes) -> None:
     os.write(1 if stream == "stdout" else 2, data)
 
 
+def facts_of(l1: L1) -> dict[str, str]:
+    """What the emulated host offers to KVM, as rows for the report."""
+    written: list[bytes] = []
+    asked = Job((sys.executable, "-m", "tests.kvm.l1.facts"), str(ROOT), environment(agent.TEMPORARY))
+    l1.run(asked, lambda stream, data: written.append(data) if stream == "stdout" else None)
+    return dict(json.loads(b"".join(written) or b"{}"))
+
+
 def run_emulated(arguments: Arguments) -> tuple[Done, Mapping[str, str]]:
     """Run the command in L1; gives its end, and rows for the report."""
+    if available_memory() < (arguments.memory << 20) + SPARE:
+        raise NotEnoughMemory(f"an emulated host of {arguments.memory} MiB does not fit in the free memory")
     with L1(view_of_host(), arguments.memory, counted=arguments.counted) as l1:
         print(f"L1 is up after {l1.boot_time:.1f} s: Linux {l1.facts['kernel']}", flush=True)
-        env = environment(agent.TEMPORARY)
-        written: list[bytes] = []
-        asked = Job((sys.executable, "-m", "tests.kvm.l1.facts"), str(ROOT), env)
-        l1.run(asked, lambda stream, data: written.append(data) if stream == "stdout" else None)
-        rows = dict(json.loads(b"".join(written) or b"{}"))
-        files = [arguments.junit] if arguments.junit else []
-        done = l1.run(Job(arguments.argv, os.getcwd(), env, files), _sink)
+        rows = facts_of(l1)
+        files = [path for path in (arguments.junit, arguments.bring) if path]
+        env = environment(agent.TEMPORARY, counted=arguments.counted)
+        done = l1.run(Job(arguments.argv, os.getcwd(), env, files), _sink, arguments.limit)
     rows["machines"] = f"{done.machines} made by KVM, probes and makers of snapshots among them"
     return done, {"host": "emulated by QEMU's TCG", **rows}
 
@@ -183,13 +229,16 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except SmolError as error:
-        print(f"scripts/kvm: {error}\n{error.evidence}", file=sys.stderr)
-        return FAILED
+        skipped = arguments.or_skip and isinstance(error, UNAVAILABLE)
+        print(f"scripts/kvm: {'skipped: ' if skipped else ''}{error}", file=sys.stderr)
+        return SKIPPED if skipped else FAILED
     content = done.files.get(arguments.junit, b"")
     if arguments.junit == OWN_JUNIT:
         Path(OWN_JUNIT).unlink(missing_ok=True)
     elif content and not here:
         Path(arguments.junit).write_bytes(content)
+    if arguments.bring in done.files:
+        Path(arguments.bring).write_bytes(done.files[arguments.bring])
     counts = outcomes(content)
     took = f"{time.monotonic() - begin:.0f} s"
     print(report({**rows, **({"tests": counts} if counts else {}), "status": str(done.status), "took": took}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,14 @@ def test_the_machine_is_what_a_snapshot_can_be_made_of() -> None:
     assert argv[0] == "/usr/bin/qemu"
     assert values(argv, "-machine") == ["microvm,acpi=on,memory-backend=m0"]
     assert values(argv, "-accel") == ["tcg"]
-    assert values(argv, "-cpu") == ["max"]
+    assert values(argv, "-cpu") == ["max,svm=off,vmx=off"]
     assert values(argv, "-m") == ["192M"]
     assert values(argv, "-smp") == ["1"]
+
+
+def test_only_a_nested_guest_has_an_extension_for_virtualisation() -> None:
+    argv = command_line(CONFIG, replace(HARDWARE, nested=True), Path("ram"), FDS)
+    assert values(argv, "-cpu") == ["max"]
 
 
 @pytest.mark.parametrize("argv", [boot(), template(), fork()], ids=["boot", "template", "fork"])

@@ -57,6 +57,15 @@ def test_the_initramfs_lists_modules_in_the_order_given() -> None:
     assert found["init"].mode & 0o111
 
 
+def test_the_modules_of_kvm_are_an_archive_of_their_own() -> None:
+    shared = Module("kvm", b"k")
+    orders = [[shared, Module("kvm-amd", b"a")], [shared, Module("kvm-intel", b"i")]]
+    found = {name: data for name, _, data in unpack(initramfs.kvm_archive(orders))}
+    assert found["modules.kvm"] == b"kvm.ko\nkvm-amd.ko\nkvm-intel.ko\n"
+    assert found["modules/kvm.ko"] == b"k"
+    assert len(found) == 4
+
+
 def test_every_command_of_init_is_in_the_initramfs() -> None:
     script = re.sub(r"#.*", "", boot_files.INIT.read_text())
     for applet in ("mount", "insmod", "ifconfig", "switch_root", "poweroff"):

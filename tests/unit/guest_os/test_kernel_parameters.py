@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_smol.errors import HostError
-from pytest_smol.guest_os import kernel_parameters
+from pytest_smol.guest_os import boot_files, kernel_parameters
 from pytest_smol.plugin import _GUEST_PARAMETER
 
 
@@ -24,6 +24,13 @@ def test_the_kernel_takes_the_whole_line() -> None:
 
 def test_the_line_has_the_marker_of_a_guest() -> None:
     assert _GUEST_PARAMETER in kernel_parameters.command_line(1).split()
+
+
+def test_what_tests_start_in_a_nested_guest_runs_on_a_host() -> None:
+    plain, nested = (kernel_parameters.command_line(1, nested=value).split() for value in (False, True))
+    assert _GUEST_PARAMETER not in nested
+    assert set(nested) - set(plain) == {kernel_parameters.NESTED}
+    assert kernel_parameters.NESTED in boot_files.INIT.read_text().split()
 
 
 @pytest.mark.parametrize(

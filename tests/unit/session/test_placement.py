@@ -82,3 +82,9 @@ def test_disks_and_processors_of_a_marker_win_over_settings() -> None:
     settings = Settings(cpus=2, disks=(1 << 20,))
     assert spec_of(settings) == MachineSpec(512, "host", 2, (1 << 20,))
     assert spec_of(settings, MarkerArguments(cpus=1, disks=())) == MachineSpec(512, "host", 1)
+
+
+def test_nested_is_a_machine_of_another_kind() -> None:
+    assert spec_of(Settings(nested=True)) == MachineSpec(512, "host", nested=True)
+    assert spec_of(Settings(nested=True), MarkerArguments(nested=False)) == MachineSpec(512, "host")
+    assert spec_of(Settings(), MarkerArguments(nested=True)) != spec_of(Settings())

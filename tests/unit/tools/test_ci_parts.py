@@ -13,6 +13,7 @@ import pytest
 
 from tests.ci import run
 from tests.ci.parts import FOLDERS, Folder, Part, parts_of, queue
+from tests.kvm.l1 import QUICK, SKIPPED
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -90,6 +91,17 @@ def test_all_output_is_printed_and_one_failure_makes_the_status_1(capfd: pytest.
 
 def test_parts_that_all_pass_make_the_status_0() -> None:
     assert run.main([_script("pass #one"), _script("pass #two")], _python, slots=2) == 0
+
+
+def test_a_part_that_is_skipped_is_no_failure(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run.main([_script(f"import sys; sys.exit({SKIPPED}) #one")], _python, slots=1) == 0
+    assert "one: skipped, its output says why" in capfd.readouterr().out
+
+
+def test_the_tests_of_kvm_run_where_kvm_works() -> None:
+    command = run.pytest_command(Part("kvm", ("tests/kvm",), 1, kvm=True))
+    assert command[1:4] == ["-m", "tests.kvm.l1.run", "--or-skip"]
+    assert tuple(command[-len(QUICK) :]) == QUICK
 
 
 def test_a_part_that_is_killed_has_failed(capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.kvm.l1.machine import Output
-from tests.kvm.l1.run import DEFAULT, OWN_JUNIT, arguments_of, outcomes, report
+from pytest_smol.errors import AcceleratorUnusable
+from tests.kvm.l1 import ALL, SKIPPED
+from tests.kvm.l1.machine import Output, check_emulation
+from tests.kvm.l1.run import FAILED, OWN_JUNIT, arguments_of, main, outcomes, report
 from tests.kvm.l1.uevents import created
 
 MARK = b"\0end\0"
@@ -21,7 +24,7 @@ def pytest_arguments(*argv: str) -> tuple[str, ...]:
 
 
 def test_without_arguments_the_marked_tests_run() -> None:
-    assert pytest_arguments() == (*DEFAULT, f"--junitxml={OWN_JUNIT}")
+    assert pytest_arguments() == (*ALL, f"--junitxml={OWN_JUNIT}")
 
 
 def test_arguments_are_pytests() -> None:
@@ -46,6 +49,11 @@ def test_a_command_is_run_as_it_is() -> None:
     )
 
 
+def test_a_file_that_is_to_be_brought() -> None:
+    found = arguments_of(["--counted", "--bring", "out.json", "--", "true"])
+    assert found.bring == os.path.join(os.getcwd(), "out.json")
+
+
 def test_counted_means_emulated() -> None:
     found = arguments_of(["--counted", "--", "true"])
     assert found.counted
@@ -56,6 +64,25 @@ def test_counted_means_emulated() -> None:
 def test_what_cannot_be_run(argv: list[str]) -> None:
     with pytest.raises(SystemExit):
         arguments_of(argv)
+
+
+@pytest.mark.parametrize(("options", "status"), [(["--or-skip"], SKIPPED), ([], FAILED)])
+def test_where_no_host_can_be_emulated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], status: int
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main([*options, "--emulated", "--", "true"]) == status
+    shown = capsys.readouterr().err
+    assert "qemu-system-x86_64 is not installed" in shown
+    assert ("skipped" in shown) == (status == SKIPPED)
+
+
+def test_a_qemu_that_emulates_nothing(tmp_path: Path) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text("#!/bin/sh\necho kvm\n")
+    qemu.chmod(0o755)
+    with pytest.raises(AcceleratorUnusable, match="without TCG"):
+        check_emulation(str(qemu))
 
 
 @pytest.mark.parametrize("size", range(1, 8))
