@@ -35,10 +35,10 @@ class Folder:
 #: All tests. A new folder with tests is a new row, which tests/unit/tools/test_ci_parts.py demands.
 FOLDERS = (
     Folder(("tests/test_layers.py", "tests/unit"), 63),
-    Folder(("tests/plugin",), 240, pieces=3),
+    Folder(("tests/plugin",), 240, pieces=4),
     Folder(("tests/hostile",), 172),
-    Folder(("tests/vm",), 672, pieces=4),
-    Folder(("tests/thirdparty",), 362, pieces=2),
+    Folder(("tests/vm",), 672, pieces=8),
+    Folder(("tests/thirdparty",), 362, pieces=4),
     Folder(("tests/system",), 240),
     Folder(("tests/kvm",), 5),  # only counted as skipped where there is no KVM: scripts/kvm runs them
 )

@@ -28,3 +28,9 @@ def lab(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, first_proces
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("CI", raising=False)
     return Lab(pytester, monkeypatch, first_process)
+
+
+@pytest.fixture
+def short_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait only 0.1 s for what an aborted guest says of where it hangs: a script says nothing more."""
+    monkeypatch.setattr("pytest_smol.machine.channel._LAST_WORDS", 0.1)

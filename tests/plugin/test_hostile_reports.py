@@ -43,6 +43,7 @@ BREAKS: dict[str, Says] = {
 }
 
 
+@pytest.mark.usefixtures("short_abort")
 @pytest.mark.parametrize("says", BREAKS.values(), ids=BREAKS.keys())
 def test_what_a_guest_may_not_say(lab: Lab, says: Says) -> None:
     """Its test fails within its time limit (the run's own is the lab's), and the next one passes."""

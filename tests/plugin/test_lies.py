@@ -68,6 +68,7 @@ LIES: dict[str, Says] = {
 }
 
 
+@pytest.mark.usefixtures("short_abort")
 @pytest.mark.parametrize("says", LIES.values(), ids=LIES.keys())
 def test_a_guest_that_breaks_the_protocol(lab: Lab, says: Says) -> None:
     lab.project(test_a=TWO_TESTS)
