@@ -81,6 +81,7 @@ def test_tests_of_the_host_do_not_take_those_in_machines_for_unused(bench: Bench
     bench.write("test_b.py", OTHER)
     first = bench.plain("--snapshot-update", plugins=SYRUPY)
     again = bench.plain("--snapshot-update", plugins=SYRUPY)
+    assert bench.ran_in_machines() >= {"test_a.py::test_one", "test_a.py::test_files"}
     assert first.status == again.status == 0, again
     assert kept(again) == kept(first)
     assert "snapshots passed." in again.text
