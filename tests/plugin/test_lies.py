@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_smol.protocol.wire import Message
+from pytest_smol.reports.nodes import MAX_PATH
 from tests.plugin.fakes import Script
 from tests.plugin.lab import Lab, letters
 
@@ -248,7 +249,9 @@ def test_a_hook_of_the_project_makes_no_success_of_no_tests(lab: Lab) -> None:
     assert lab.smol("--smol").status == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-@pytest.mark.parametrize("path", ["/no/such/test_a.py", "a\0b", "x" * 5000], ids=["missing", "NUL", "long"])
+@pytest.mark.parametrize(
+    "path", ["/no/such/test_a.py", "a\0b", "x" * MAX_PATH], ids=["missing", "NUL", "long"]
+)
 def test_new_tests_first_where_the_host_has_not_their_file(lab: Lab, path: str) -> None:
     """--nf sorts by the time of the file, which the guest has done; the host asks for no file."""
     lab.project(test_a=TWO_TESTS)

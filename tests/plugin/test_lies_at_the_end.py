@@ -28,6 +28,10 @@ LIES: dict[str, Says] = {
         *BEGUN,
         {"type": "stop", "kind": "interrupt", "reason": "", "returncode": None, "place": [1, "x"]},
     ],
+    "an end of no known kind": [
+        *BEGUN,
+        {"type": "stop", "kind": "no such kind", "reason": "enough", "returncode": 7, "place": None},
+    ],
     "a failure of many lines": [*BEGUN, {**CLOSED, "failure": "a\nb\x1b[2J\nValueError: why\n"}],
 }
 
@@ -87,7 +91,7 @@ def test_an_exit_status_that_no_process_has(project: Lab, status: int) -> None:
     assert project.smol(*ARGS, forks=[Script(says, gone=False)]).status == 0
 
 
-@pytest.mark.parametrize(("kind", "status"), [("exit", 7), ("interrupt", 2), ("no such kind", 2)])
+@pytest.mark.parametrize(("kind", "status"), [("exit", 7), ("interrupt", 2)])
 def test_a_guest_that_stops_the_run(project: Lab, kind: str, status: int) -> None:
     stop: Message = {"type": "stop", "kind": kind, "reason": "enough", "returncode": 7, "place": None}
     outcome = project.smol(*ARGS, forks=[Script([*BEGUN, stop], gone=False)])
