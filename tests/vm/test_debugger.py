@@ -107,12 +107,14 @@ SCENARIOS = {
 }
 
 _OURS = re.compile(r"^smol: .*\n|collecting \d+ items? *|\r|\x1b\[0m", re.MULTILINE)
-_VOLATILE = re.compile(r"in \d+\.\d\ds|0x[0-9a-f]+")
+_VOLATILE = re.compile(r"in \d+\.\d\ds(?: \(\d+:\d\d:\d\d\))?|0x[0-9a-f]+")
+#: A line across the terminal, which is the shorter the longer the time in it is.
+_RULE = re.compile(r"={4,}")
 
 
 def looks(text: str) -> str:
     """What is shown from the first test on, without what may differ."""
-    text = _VOLATILE.sub("VOLATILE", _OURS.sub("", text))
+    text = _RULE.sub("====", _VOLATILE.sub("VOLATILE", _OURS.sub("", text)))
     return text[text.index("collected") if "collected" in text else 0 :]
 
 
