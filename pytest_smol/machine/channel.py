@@ -80,6 +80,8 @@ class Channel:
         #: Whether messages may have been left unread, as too many wait.
         self._behind = False
         self._ended = False
+        #: Whether all ports were read after the end had been seen.
+        self._read_to_end = False
         self._poll = select.poll()
         for port in self._ports.values():
             port.setblocking(False)
@@ -213,12 +215,19 @@ class Channel:
             raise self._backend.failure
         # What a dying machine wrote last names the cause, so every source is read first. Messages come
         # first: most of the output before one is then there as well.
-        alive = [self._take_from(name, self._ports[name]) for name in sorted(self._ports, key=_read_late)]
-        if not all([self._vm.running(), *alive]):
-            self._ended = True
+        self._read_all()
+        if (self._died or self._ended) and not self._read_to_end:
+            # It may have written more, before its end, to ports that had been read when that end was seen.
+            self._read_to_end = True
+            self._read_all()
         for fd, _ in ready:
             if fd in self._watched:
                 self._watched[fd]()
+
+    def _read_all(self) -> None:
+        alive = [self._take_from(name, self._ports[name]) for name in sorted(self._ports, key=_read_late)]
+        if not all([self._vm.running(), *alive]):
+            self._ended = True
 
     def _take_from(self, name: str, sock: socket.socket) -> bool:
         # Bounded, so that a guest that floods a stream cannot keep us from its deadline.

@@ -21,12 +21,13 @@ from pytest_smol.errors import HostError, MachineDied, MachineTimeout, ProtocolE
 from pytest_smol.host.process import ChildProcess
 from pytest_smol.machine import channel as channel_module
 from pytest_smol.machine.machine import Machine, OutputSink
-from pytest_smol.protocol.wire import MARKER, MAX_FRAME
+from pytest_smol.protocol.wire import MARKER, MAX_FRAME, encode
 from pytest_smol.virtiofs.filesystem.state import TreeState
 from pytest_smol.virtiofs.filesystem.tree import Tree
 from pytest_smol.virtiofs.server import Server
 from pytest_smol.virtiofs.view import View
 from tests.unit.fake_qemu import asked, make_emulator
+from tests.unit.fake_vm import FakeVm
 
 Start = Callable[..., Machine]
 
@@ -397,6 +398,28 @@ def test_last_messages_are_given_before_the_death(start: Start) -> None:
     assert [machine.receive(soon())["type"] for _ in range(2)] == ["start", "done"]
     assert death_of(machine).message == "QEMU ended with status 3"
     assert death_of(machine).message == "QEMU ended with status 3"
+
+
+class _Last:
+    """A console's file: when it is written to, the guest in ``vm`` sends its last message and ends."""
+
+    def __init__(self, vm: FakeVm) -> None:
+        self._vm = vm
+
+    def write(self, data: bytes) -> None:
+        self._vm.guest_ports["control"].sendall(encode(DONE))
+        for end in self._vm.guest_ports.values():
+            end.close()
+
+
+def test_a_message_that_comes_after_its_port_was_read_is_given_before_the_death(server: Server) -> None:
+    """Ports are read one after the other; the guest writes and dies between two of them."""
+    vm = FakeVm()
+    with Machine(vm, server, Tree(View({})), None) as machine:
+        machine.channel.keep_console(_Last(vm))  # type: ignore[arg-type]
+        vm.guest_ports["console"].sendall(b"x")
+        assert machine.receive(soon()) == DONE
+        death_of(machine)
 
 
 @pytest.mark.parametrize(
