@@ -62,10 +62,7 @@ def memory(text: str | int) -> int:
 
 def storage(text: str | int) -> int:
     """``text`` in MiB as the most that tests can write, in bytes. Raises ValueError."""
-    value = _number(text, int)
-    if not 1 <= value <= _MEMORY_RANGE[1]:
-        raise ValueError(f"a number of MiB from 1 to {_MEMORY_RANGE[1]} is expected")
-    return int(value) << 20
+    return _mib_in_bytes(text, _MEMORY_RANGE[1])
 
 
 def cpus(text: str | int) -> int:
@@ -115,18 +112,12 @@ def seed(text: str | int) -> int:
 
 def output_limit(text: str | int) -> int:
     """``text`` in MiB as the most output of one test, in bytes. Raises ValueError."""
-    value = _number(text, int)
-    if not 1 <= value <= _MOST_OUTPUT:
-        raise ValueError(f"a number of MiB from 1 to {_MOST_OUTPUT} is expected")
-    return int(value) << 20
+    return _mib_in_bytes(text, _MOST_OUTPUT)
 
 
 def total_limit(text: str | int) -> int:
     """``text`` in MiB as the most that a run takes of its guests, in bytes. Raises ValueError."""
-    value = _number(text, int)
-    if not 1 <= value <= _MOST_TOTAL:
-        raise ValueError(f"a number of MiB from 1 to {_MOST_TOTAL} is expected")
-    return int(value) << 20
+    return _mib_in_bytes(text, _MOST_TOTAL)
 
 
 def path(text: str) -> Path:
@@ -134,6 +125,14 @@ def path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("a path is expected")
     return Path(text).absolute()
+
+
+def _mib_in_bytes(text: str | int, most: int) -> int:
+    """``text`` in MiB, from 1 to ``most``, as a number of bytes. Raises ValueError."""
+    value = _number(text, int)
+    if not 1 <= value <= most:
+        raise ValueError(f"a number of MiB from 1 to {most} is expected")
+    return int(value) << 20
 
 
 def _number(value: object, kind: type[int | float]) -> float:
